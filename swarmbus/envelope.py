@@ -1,0 +1,268 @@
+"""The message on the wire: a JSON object of nine known keys, and whatever else peers put beside them.
+
+A sample::
+
+    {"id": "9f0c…", "from": "planner", "to": "coder", "ts": "2026-04-14T05:00:00Z", "subject": "hello",
+     "body": "…", "content_type": "text/plain", "priority": "normal", "reply_to": null}
+
+``reply_to`` is the id of the agent to answer, or null: not a message id. Threads travel in extra keys
+(``in_reply_to``: a message id, ``thread``, ``hops``, ``kind``, ``wire``), which older peers ignore.
+What peers send is accepted as widely as it can be stored; what we write is held to narrower limits
+(`new_message`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from swarmbus.agent_id import check_agent_id, check_recipient, is_agent_id
+from swarmbus.errors import InvalidAgentId, InvalidMessage
+from swarmbus.version import WIRE
+
+MAX_BODY_BYTES: Final = 65_536
+"""UTF-8 bytes; older peers refuse a larger body on receipt."""
+
+MAX_SUBJECT_BYTES: Final = 256
+"""UTF-8 bytes of a subject that we write; a longer one from a peer is kept."""
+
+MAX_INBOUND_SUBJECT_BYTES: Final = 4_096
+
+CONTENT_TYPES: Final = ("text/plain", "text/markdown", "application/json")
+PRIORITIES: Final = ("low", "normal", "high")
+CANARY: Final = "canary"
+"""``kind`` of a message that proves the path and is shown to nobody."""
+
+# C0, DEL, C1, the two Unicode separators that end a line, and lone surrogates (not UTF-8).
+_NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+ContentType = Literal["text/plain", "text/markdown", "application/json"]
+
+
+class NotAnEnvelope(ValueError):
+    """A payload that cannot be read as an envelope; the text says why."""
+
+
+def _sender(text: str) -> str:
+    # `system` may not be registered, but peers accept it as a sender name nowhere; keep to the grammar.
+    if not is_agent_id(text):
+        raise ValueError(f"{text!r} is not an agent id")
+    return text
+
+
+def _recipient(text: str) -> str:
+    try:
+        return check_recipient(text)
+    except InvalidAgentId as error:
+        raise ValueError(error.message) from error
+
+
+def _body(text: str) -> str:
+    # A character is at most four bytes of UTF-8: most bodies need no encoding to be judged.
+    if len(text) * 4 > MAX_BODY_BYTES and (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_BODY_BYTES:
+        raise ValueError(f"body of {size} bytes is over the limit of {MAX_BODY_BYTES}")
+    return text
+
+
+class AgentMessage(BaseModel):
+    """One message. Attributes are the keys of the wire, but ``from``, which is ``from_agent``.
+
+    Attributes:
+        id: Unique for ever; we write UUID4, any text of 1 to 200 characters is accepted.
+        from_agent: Agent id of the sender, as it says itself (see ``verified``).
+        to: Agent id of the receiver, or ``broadcast``.
+        ts: When it was written, by the sender's clock, with zone.
+        priority: ``low``, ``normal``, ``high``; any other word passes.
+        reply_to: Agent to answer; None means the sender.
+    """
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    from_agent: Annotated[str, AfterValidator(_sender), Field(alias="from")]
+    to: Annotated[str, AfterValidator(_recipient)]
+    ts: datetime
+    subject: Annotated[str, Field(max_length=MAX_INBOUND_SUBJECT_BYTES)]
+    body: Annotated[str, AfterValidator(_body)]
+    content_type: ContentType = "text/plain"
+    priority: Annotated[str, Field(max_length=64)] = "normal"
+    reply_to: Annotated[str, AfterValidator(_sender)] | None = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The keys that are not among the nine, as they came."""
+        return self.model_extra or {}
+
+    @property
+    def kind(self) -> str | None:
+        """``canary`` for a probe, None for an ordinary message."""
+        return _text_or_none(self.extra.get("kind"))
+
+    @property
+    def in_reply_to(self) -> str | None:
+        """Id of the message this one answers, None where it starts a thread."""
+        return _text_or_none(self.extra.get("in_reply_to"))
+
+    @property
+    def verified(self) -> bool:
+        """Whether the broker vouched for the sender; set by our listener, never read from the wire."""
+        return self._verified
+
+    _verified: bool = False
+
+    def mark_verified(self, verified: bool) -> AgentMessage:
+        """Record what the topic said about the sender; returns the message itself."""
+        self._verified = verified
+        return self
+
+    def to_wire(self) -> str:
+        """The envelope as one JSON object."""
+        return self.model_dump_json(by_alias=True)
+
+
+_ENVELOPE = TypeAdapter(AgentMessage)
+
+
+def read_envelope(payload: bytes | str) -> AgentMessage:
+    """Read one envelope.
+
+    Raises:
+        NotAnEnvelope: With the first reason in words.
+    """
+    try:
+        return _ENVELOPE.validate_json(payload)
+    except ValidationError as error:
+        raise NotAnEnvelope(_first_reason(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A payload, or one item of a batch, that is no envelope.
+
+    Attributes:
+        payload: The bytes as they came; an item of a batch is written out again as JSON.
+        reason: Why it could not be read, in words.
+    """
+
+    payload: bytes
+    reason: str
+
+
+def read_payload(payload: bytes) -> list[AgentMessage | Unreadable]:
+    """Read one MQTT message: an envelope, or a JSON array of envelopes.
+
+    A sender of wire 1 may put several into one message when the receiver's presence says wire 1 too:
+    a burst then costs one PUBLISH, one PUBACK and one commit. One bad item does not spoil the others.
+    """
+    if payload[:1] != b"[":
+        try:
+            return [read_envelope(payload)]
+        except NotAnEnvelope as error:
+            return [Unreadable(payload, str(error))]
+    try:
+        items = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        return [Unreadable(payload, f"not JSON: {error}")]
+    return [_read_item(item) for item in items]
+
+
+def _read_item(item: object) -> AgentMessage | Unreadable:
+    try:
+        return AgentMessage.model_validate(item)
+    except ValidationError as error:
+        return Unreadable(json.dumps(item).encode(), _first_reason(error))
+
+
+def join_batch(envelopes: list[str]) -> str:
+    """Several envelopes, each a JSON object, as one payload."""
+    return envelopes[0] if len(envelopes) == 1 else f"[{','.join(envelopes)}]"
+
+
+def new_message(
+    *,
+    sender: str,
+    to: str,
+    subject: str,
+    body: str,
+    content_type: str = "text/plain",
+    priority: str = "normal",
+    reply_to: str | None = None,
+    extra: dict[str, Any] | None = None,
+) -> AgentMessage:
+    """Write a message, held to the limits of what we send.
+
+    Raises:
+        InvalidAgentId: If sender, receiver or ``reply_to`` is none.
+        InvalidMessage: If the subject has a line break or control character or more than 256 bytes, the
+            body more than 65,536 bytes or text that UTF-8 cannot carry, or content type or priority is unknown.
+    """
+    check_agent_id(sender)
+    check_recipient(to)
+    if reply_to is not None:
+        check_agent_id(reply_to)
+    check_subject(subject)
+    check_body(body)
+    if content_type not in CONTENT_TYPES:
+        raise InvalidMessage(f"unknown content type {content_type!r}", hint=f"one of {', '.join(CONTENT_TYPES)}")
+    if priority not in PRIORITIES:
+        raise InvalidMessage(f"unknown priority {priority!r}", hint=f"one of {', '.join(PRIORITIES)}")
+    return AgentMessage.model_construct(
+        id=new_id(),
+        from_agent=sender,
+        to=to,
+        ts=datetime.now(UTC),
+        subject=subject,
+        body=body,
+        content_type=cast("ContentType", content_type),
+        priority=priority,
+        reply_to=reply_to,
+        wire=WIRE,
+        **(extra or {}),
+    )
+
+
+def check_subject(subject: str) -> None:
+    """Raise `InvalidMessage` unless ``subject`` is one line of at most 256 bytes."""
+    if _NOT_IN_A_LINE.search(subject):
+        raise InvalidMessage("the subject has a line break or control character", hint="put it into the body")
+    if (size := len(subject.encode("utf-8", "surrogatepass"))) > MAX_SUBJECT_BYTES:
+        raise InvalidMessage(f"the subject has {size} bytes, the limit is {MAX_SUBJECT_BYTES}")
+
+
+def check_body(body: str) -> None:
+    """Raise `InvalidMessage` unless ``body`` is UTF-8 text of at most 65,536 bytes."""
+    try:
+        size = len(body.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidMessage("the body is not text that UTF-8 can carry") from error
+    if size > MAX_BODY_BYTES:
+        raise InvalidMessage(
+            f"the body has {size} bytes, the limit is {MAX_BODY_BYTES}",
+            hint="write it to shared storage and send where it is",
+        )
+
+
+def new_id() -> str:
+    """A random UUID (RFC 9562, version 4) as text."""
+    # uuid.uuid4() without importing uuid, which costs a cheap send three milliseconds.
+    digits = bytearray(os.urandom(16))
+    digits[6] = digits[6] & 0x0F | 0x40
+    digits[8] = digits[8] & 0x3F | 0x80
+    text = digits.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _first_reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
