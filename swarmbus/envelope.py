@@ -65,7 +65,9 @@ def _recipient(text: str) -> str:
 
 def _body(text: str) -> str:
     # A character is at most four bytes of UTF-8: most bodies need no encoding to be judged.
-    if len(text) * 4 > MAX_BODY_BYTES and (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_BODY_BYTES:
+    if len(text) * 4 <= MAX_BODY_BYTES:
+        return text
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_BODY_BYTES:
         raise ValueError(f"body of {size} bytes is over the limit of {MAX_BODY_BYTES}")
     return text
 
@@ -200,7 +202,8 @@ def new_message(
     Raises:
         InvalidAgentId: If sender, receiver or ``reply_to`` is none.
         InvalidMessage: If the subject has a line break or control character or more than 256 bytes, the
-            body more than 65,536 bytes or text that UTF-8 cannot carry, or content type or priority is unknown.
+            body more than 65,536 bytes or text that UTF-8 cannot carry, or content type or priority is
+            unknown.
     """
     check_agent_id(sender)
     check_recipient(to)
@@ -209,7 +212,9 @@ def new_message(
     check_subject(subject)
     check_body(body)
     if content_type not in CONTENT_TYPES:
-        raise InvalidMessage(f"unknown content type {content_type!r}", hint=f"one of {', '.join(CONTENT_TYPES)}")
+        raise InvalidMessage(
+            f"unknown content type {content_type!r}", hint=f"one of {', '.join(CONTENT_TYPES)}"
+        )
     if priority not in PRIORITIES:
         raise InvalidMessage(f"unknown priority {priority!r}", hint=f"one of {', '.join(PRIORITIES)}")
     return AgentMessage.model_construct(

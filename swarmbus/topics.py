@@ -88,11 +88,11 @@ def parse(topic: str) -> Topic:
         case ["agents", agent_id, "presence"] if is_agent_id(agent_id):
             return Topic("presence", agent_id, None)
         case ["agents", agent_id, ("inbox" | "receipts") as kind] if is_agent_id(agent_id):
-            return Topic(kind, agent_id, None)  # type: ignore[arg-type]  # narrowed by the pattern
-        case ["agents", agent_id, ("inbox" | "receipts") as kind, sender] if (
-            is_agent_id(agent_id) and is_agent_id(sender)
-        ):
-            return Topic(kind, agent_id, sender)  # type: ignore[arg-type]
+            return Topic(kind, agent_id, None)
+        case ["agents", agent_id, ("inbox" | "receipts") as kind, sender] if is_agent_id(
+            agent_id
+        ) and is_agent_id(sender):
+            return Topic(kind, agent_id, sender)
         case _:
             raise ValueError(f"not a topic of the bus: {topic!r}")
 
