@@ -1,0 +1,109 @@
+"""Looking back: one message's whole way, and the conversation with a peer."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a message.
+
+    Attributes:
+        at: Unix time in seconds.
+        what: ``queued``, ``accepted``, ``stored``, ``seen``, ``failed``; ``received``, ``read``,
+            ``handled``; or the kind of a quarantine entry.
+        detail: By which handler, from whom, or why.
+    """
+
+    at: float
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation.
+
+    Attributes:
+        at: When we queued or stored it, Unix time in seconds.
+        outgoing: Whether it is ours.
+        peer: The other agent, or ``broadcast``.
+        fields: The envelope's keys.
+    """
+
+    at: float
+    outgoing: bool
+    peer: str
+    fields: dict[str, Any]
+
+
+class History:
+    """Only reads."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def of(self, message_id: str) -> list[Event]:
+        """What happened to a message, in order of time; empty if we know nothing of it."""
+        events: list[Event] = []
+        row = self._connection.execute(
+            "SELECT recipient, queued, accepted, stored, seen, failed, failure, reason, attempts"
+            " FROM outbound WHERE id = ?",
+            (message_id,),
+        ).fetchone()
+        if row is not None:
+            to, queued, accepted, stored, seen, failed, failure, reason, attempts = row
+            tries = f", attempt {attempts}" if attempts > 1 else ""
+            steps = [
+                (queued, "queued", f"for {to}"),
+                (accepted, "accepted", f"by the broker{tries}"),
+                (stored, "stored", f"in the mailbox of {to}"),
+                (seen, "seen", f"by {to}"),
+                (failed, "failed", f"{failure}: {reason}"),
+            ]
+            events += [Event(at, what, detail) for at, what, detail in steps if at is not None]
+        row = self._connection.execute(
+            "SELECT seq, sender, received, seen FROM inbound WHERE id = ?", (message_id,)
+        ).fetchone()
+        if row is not None:
+            seq, sender, received, seen = row
+            events.append(Event(received, "received", f"from {sender}"))
+            if seen is not None:
+                events.append(Event(seen, "read", "by the agent"))
+            events += [
+                Event(at, "handled", f"by {handler}")
+                for handler, at in self._connection.execute(
+                    "SELECT handler, at FROM handled WHERE seq = ?", (seq,)
+                )
+            ]
+        events += [
+            Event(at, kind, f"{handler}: {reason}" if handler else reason)
+            for kind, at, handler, reason in self._connection.execute(
+                "SELECT kind, at, handler, reason FROM quarantine WHERE message_id = ?", (message_id,)
+            )
+        ]
+        return sorted(events, key=lambda event: event.at)
+
+    def conversation(self, peer: str | None = None, since: float | None = None) -> Iterator[Turn]:
+        """Messages in both directions, in the order in which we had them.
+
+        Args:
+            peer: Only with this agent (what it broadcast included); None for all.
+            since: Unix time in seconds; None for everything.
+        """
+        rows = self._connection.execute(
+            "SELECT received, 0, sender, json_object('id', id, 'from', sender, 'to', recipient, 'ts', ts,"
+            " 'subject', subject, 'body', body, 'content_type', content_type, 'priority', priority,"
+            " 'reply_to', reply_to) FROM inbound"
+            " WHERE received >= :since AND (:peer IS NULL OR sender = :peer)"
+            " UNION ALL SELECT queued, 1, recipient, envelope FROM outbound"
+            " WHERE queued >= :since AND (:peer IS NULL OR recipient = :peer) ORDER BY 1",
+            {"since": since or 0.0, "peer": peer},
+        )
+        for at, outgoing, other, fields in rows:
+            yield Turn(at, bool(outgoing), other, json.loads(fields))

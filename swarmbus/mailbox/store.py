@@ -1,0 +1,261 @@
+"""The mailbox file: opening, schema, transactions, and SQLite's errors in our words.
+
+WAL with ``synchronous=FULL``: a commit is on the disk when it returns (sqlite.org/pragma.html).
+The listener daemon, ``read``, ``send`` and doctor open the same file side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from swarmbus.errors import MailboxError, StorageError, SwarmbusError
+from swarmbus.mailbox.cursors import Cursors
+from swarmbus.mailbox.history import History
+from swarmbus.mailbox.inbound import Inbound
+from swarmbus.mailbox.outbound import OutboundSpool
+from swarmbus.mailbox.peers import Peers
+from swarmbus.mailbox.quarantine import Quarantine
+from swarmbus.mailbox.records import StoredMessage
+
+SCHEMA_VERSION = 1
+
+_APPLICATION_ID = 0x53574D42  # "SWMB": file(1) and we tell the file from another program's
+_BUSY_TIMEOUT_S = 10.0
+
+_SCHEMA = """
+CREATE TABLE inbound (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    sender TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    ts TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT NOT NULL,
+    content_type TEXT NOT NULL,
+    priority TEXT NOT NULL,
+    reply_to TEXT,
+    extra TEXT,
+    verified INTEGER NOT NULL,
+    received REAL NOT NULL,
+    seen REAL,
+    seen_told INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX inbound_to_tell ON inbound (seq) WHERE seen IS NOT NULL AND seen_told = 0;
+
+CREATE TABLE outbound (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    recipient TEXT NOT NULL,
+    envelope TEXT NOT NULL,
+    queued REAL NOT NULL,
+    accepted REAL,
+    stored REAL,
+    seen REAL,
+    failed REAL,
+    failure TEXT,
+    reason TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_try REAL,
+    done INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX outbound_open ON outbound (seq) WHERE done = 0;
+
+CREATE TABLE cursors (
+    consumer TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    retry_at REAL,
+    last_error TEXT
+) WITHOUT ROWID;
+
+CREATE TABLE handled (
+    seq INTEGER NOT NULL,
+    handler TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (seq, handler)
+) WITHOUT ROWID;
+
+CREATE TABLE canaries (
+    id TEXT PRIMARY KEY,
+    sender TEXT NOT NULL,
+    received REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    at REAL NOT NULL,
+    topic TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    message_id TEXT,
+    handler TEXT
+);
+
+CREATE TABLE peers (
+    agent TEXT PRIMARY KEY,
+    wire INTEGER,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class Mailbox:
+    """An open mailbox; made by `Mailbox.open`, a context manager.
+
+    Not for use from several threads at once. Its parts: `inbound`, `outbound`, `cursors`, `quarantine`,
+    `peers`, `history`.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self.inbound = Inbound(connection)
+        self.outbound = OutboundSpool(connection)
+        self.cursors = Cursors(connection)
+        self.quarantine = Quarantine(connection)
+        self.peers = Peers(connection)
+        self.history = History(connection)
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> Mailbox:
+        """Open the mailbox, making folder (0700) and file (0600) where absent.
+
+        Args:
+            path: The file.
+            create: If False, a missing file is an error.
+
+        Raises:
+            MailboxError: If the file is damaged, is another program's, or has a newer schema.
+            StorageError: If it cannot be opened, made or written.
+        """
+        try:
+            if create:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            elif not path.exists():
+                raise StorageError(
+                    f"there is no mailbox at {path}", hint="nothing was received or sent here yet"
+                )
+        except OSError as error:
+            raise StorageError(
+                f"cannot open the mailbox {path}: {error.strerror}",
+                hint="check the owner and mode of that folder, and free space (df -h)",
+            ) from error
+        with _in_our_words(path):
+            connection = sqlite3.connect(
+                path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                _prepare(path, connection)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was committed stays."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, durable when the block is left; not to be nested.
+
+        Raises:
+            StorageError: If it could not be written; nothing of the block is kept.
+            MailboxError: If the file is damaged.
+        """
+        with _in_our_words(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled back by itself (sqlite.org/lang_transaction.html, 3.1).
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def take(self, consumer: str, limit: int, *, peek: bool = False) -> list[StoredMessage]:
+        """The next messages for a consumer (`Inbound.take`), in a transaction of its own."""
+        with self.transaction():
+            return self.inbound.take(consumer, limit, peek=peek)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """For reads outside a transaction: SQLite's errors become `MailboxError` and `StorageError`."""
+        with _in_our_words(self.path):
+            yield
+
+    def change_counter(self) -> int:
+        """A number that differs after any other connection has committed (PRAGMA data_version)."""
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if version > SCHEMA_VERSION:
+        raise MailboxError(
+            f"the mailbox {path} has schema {version}, this release knows {SCHEMA_VERSION}",
+            hint="it was written by a newer swarmbus: upgrade this one",
+        )
+    if version and application != _APPLICATION_ID:
+        raise MailboxError(f"{path} is another program's database", hint="move it away")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -1024")  # KiB: an idle listener is a small one
+    if version == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    # Somebody else may have made it while we waited for the lock.
+    if connection.execute("PRAGMA user_version").fetchone() == (0,):
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _in_our_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translated(path, error) from error
+
+
+def _translated(path: Path, error: sqlite3.Error) -> SwarmbusError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return MailboxError(
+            f"the mailbox {path} is damaged: {error}",
+            hint=f"move it away (mv {path} {path}.damaged) to start a new one; sqlite3 can .recover the old",
+        )
+    if name.startswith("SQLITE_BUSY"):
+        return StorageError(
+            f"the mailbox {path} stayed locked for {_BUSY_TIMEOUT_S:.0f} s",
+            hint=f"see who holds it: fuser {path}",
+        )
+    return StorageError(
+        f"cannot write the mailbox {path}: {error}",
+        hint="check free space (df -h), and the owner and mode of the file",
+    )
