@@ -24,18 +24,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from swarmbus.agent_id import check_agent_id, check_recipient, is_agent_id
 from swarmbus.errors import InvalidAgentId, InvalidMessage
+from swarmbus.limits import CONTENT_TYPES, MAX_BODY_BYTES, MAX_SUBJECT_BYTES, PRIORITIES
 from swarmbus.version import WIRE
 
-MAX_BODY_BYTES: Final = 65_536
-"""UTF-8 bytes; older peers refuse a larger body on receipt."""
-
-MAX_SUBJECT_BYTES: Final = 256
-"""UTF-8 bytes of a subject that we write; a longer one from a peer is kept."""
-
 MAX_INBOUND_SUBJECT_BYTES: Final = 4_096
-
-CONTENT_TYPES: Final = ("text/plain", "text/markdown", "application/json")
-PRIORITIES: Final = ("low", "normal", "high")
 CANARY: Final = "canary"
 """``kind`` of a message that proves the path and is shown to nobody."""
 

@@ -89,6 +89,19 @@ class History:
         ]
         return sorted(events, key=lambda event: event.at)
 
+    def ids_like(self, beginning: str, limit: int) -> list[str]:
+        """Ids of messages we know that begin with this, at most ``limit`` of them."""
+        # A range, not LIKE: the indexes of the unique columns serve it.
+        end = beginning + chr(0x10FFFF)
+        rows = self._connection.execute(
+            "SELECT id FROM inbound WHERE id >= :begin AND id < :end"
+            " UNION SELECT id FROM outbound WHERE id >= :begin AND id < :end"
+            " UNION SELECT message_id FROM quarantine WHERE message_id >= :begin AND message_id < :end"
+            " LIMIT :limit",
+            {"begin": beginning, "end": end, "limit": limit},
+        )
+        return [row[0] for row in rows]
+
     def conversation(self, peer: str | None = None, since: float | None = None) -> Iterator[Turn]:
         """Messages in both directions, in the order in which we had them.
 

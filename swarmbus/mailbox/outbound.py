@@ -13,8 +13,8 @@ from swarmbus.mailbox.records import Outbound, State
 Failure = Literal["no-subscriber", "not-authorized", "rejected", "expired"]
 
 _COLUMNS = (
-    "seq, id, recipient, envelope, queued, accepted, stored, seen, failed, failure, reason, attempts, next_try,"
-    " done"
+    "seq, id, recipient, envelope, queued, accepted, stored, seen, failed, failure, reason, attempts,"
+    " next_try, done"
 )
 
 

@@ -1,0 +1,142 @@
+"""The command line: one module a command, imported only when that command is called.
+
+A command prints data on standard output and returns an `ExitStatus`; talk goes to standard error. What
+goes wrong is a `SwarmbusError`, which becomes at most three lines and an exit status here and nowhere
+else. With ``--json`` it is also an object on standard output, for programs that read nothing else::
+
+    {"error": "broker-unreachable", "message": "cannot reach the broker at …", "hint": "is it running? …"}
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+import click
+
+from swarmbus.cli import output
+from swarmbus.errors import CannotRun, ExitStatus, SwarmbusError, UsageError
+from swarmbus.version import __version__
+
+_SECTIONS: Final = {
+    "Messages": ("send", "read", "watch", "tail", "log", "trace"),
+    "What went wrong": ("outbox", "quarantine"),
+    "Agents": ("list", "start"),
+    "This host": ("init", "doctor"),
+}
+
+# What a shell shows for a process that ended by SIGINT, and by SIGPIPE.
+_INTERRUPTED: Final = 130
+_READER_GONE: Final = 141
+
+
+class LazyGroup(click.Group):
+    """Commands by the names of their modules, each of which holds a ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the help text."""
+        return [name for names in _SECTIONS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module; None if there is no such command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = import_module(f"swarmbus.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that ``args`` begins with.
+
+        Raises:
+            UsageError: If there is none of that name.
+        """
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            close = output.near(args[0], self.list_commands(ctx))
+            raise UsageError(
+                f"no such command: {args[0]!r}",
+                hint=f"did you mean 'swarmbus {close}'?" if close else "swarmbus --help lists the commands",
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in their sections."""
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                commands = [(name, self.get_command(ctx, name)) for name in names]
+                formatter.write_dl([(name, c.get_short_help_str(90)) for name, c in commands if c])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Settings also come from the environment and config.toml: docs/configuration.md.",
+)
+@click.version_option(__version__, prog_name="swarmbus", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Messages between AI agents that are not lost."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``swarmbus``; None for those of this process.
+
+    Returns:
+        The exit status: an `ExitStatus`, 130 after an interrupt, or 141 when nobody reads our output.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    output.prepare()
+    try:
+        status = commands.main(given or ["--help"], "swarmbus", standalone_mode=False)
+        output.flush()
+    except click.Abort:
+        return _INTERRUPTED
+    except output.ReaderGone:
+        return _READER_GONE
+    except click.ClickException as error:
+        return _report(_from_click(error), given)
+    except SwarmbusError as error:
+        return _report(error, given)
+    except Exception as error:
+        if _is_verbose(given):
+            raise
+        return _report(_unforeseen(error), given)
+    return int(status or ExitStatus.DONE)
+
+
+def _report(error: SwarmbusError, given: list[str]) -> int:
+    """Say what went wrong on standard error, and to a program that asked for JSON."""
+    name = f"swarmbus {given[0]}" if given and given[0] in commands.list_commands(_NO_CONTEXT) else "swarmbus"
+    output.complain(name, error)
+    if "--json" in given:
+        try:
+            output.write_json({"error": error.code, "message": error.message, "hint": error.hint})
+            output.flush()
+        except (SwarmbusError, output.ReaderGone):
+            pass  # the status and standard error say it
+    return int(error.exit_status)
+
+
+def _from_click(error: click.ClickException) -> SwarmbusError:
+    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "swarmbus"
+    return UsageError(error.format_message().rstrip("."), hint=f"{path} --help")
+
+
+def _unforeseen(error: Exception) -> SwarmbusError:
+    return CannotRun(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a fault of swarmbus: please report it with what the same call with -v prints",
+    )
+
+
+def _is_verbose(given: list[str]) -> bool:
+    return any(word == "--verbose" or (word.startswith("-v") and word.strip("-v") == "") for word in given)
+
+
+_NO_CONTEXT: Final = click.Context(commands)

@@ -1,0 +1,96 @@
+"""Options that commands share. One that is named like a setting is that setting, from the flag.
+
+::
+
+    @click.command
+    @options.with_settings
+    @options.agent_id
+    @options.connection
+    @options.as_json
+    def command(settings: Settings, as_json: bool) -> ExitStatus: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from swarmbus.cli import output
+from swarmbus.config import Settings, load_settings
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+_SETTINGS: Final = [name for name in Settings.__slots__ if name != "sources"]
+
+agent_id = click.option(
+    "--agent-id", metavar="ID", help="The agent this is for. [env: SWARMBUS_AGENT_ID]"
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+inbox = click.option(
+    "--inbox", metavar="FILE", help="The inbox file. [default: ~/sync/<id>-inbox.md; env: SWARMBUS_INBOX]"
+)
+persistent = click.option(
+    "--persistent/--no-persistent",
+    default=None,
+    help="Whether the broker keeps what arrives while nobody listens. [default: persistent]",
+)
+verbose = click.option("-v", "--verbose", count=True, help="Say more on standard error; twice for all.")
+
+_CONNECTION: Final = (
+    click.option(
+        "--broker", metavar="HOST", help="The broker's name or address. [default: localhost; env: SWARMBUS_BROKER]"
+    ),
+    click.option(
+        "--port",
+        type=click.IntRange(1, 65_535),
+        metavar="PORT",
+        help="Its port. [default: 1883; env: SWARMBUS_PORT]",
+    ),
+    click.option("--username", metavar="NAME", help="User name at the broker. [env: SWARMBUS_BROKER_USERNAME]"),
+    click.option(
+        "--password",
+        metavar="WORD",
+        help="Password at the broker. Others can see it here: better [env: SWARMBUS_BROKER_PASSWORD].",
+    ),
+    click.option(
+        "--ca-cert",
+        metavar="FILE",
+        help="CA certificates (PEM) to check the broker's by; means TLS. [env: SWARMBUS_BROKER_CA_CERT]",
+    ),
+    click.option(
+        "--client-cert",
+        metavar="FILE",
+        help="Our certificate (PEM); means TLS. [env: SWARMBUS_BROKER_CLIENT_CERT]",
+    ),
+    click.option(
+        "--client-key", metavar="FILE", help="Its key (PEM); means TLS. [env: SWARMBUS_BROKER_CLIENT_KEY]"
+    ),
+    click.option("--tls/--no-tls", default=None, help="Whether to use TLS. [env: SWARMBUS_BROKER_TLS]"),
+)
+
+
+def connection(callback: Callback) -> Callback:
+    """How to reach the broker."""
+    for option in reversed(_CONNECTION):
+        callback = option(callback)
+    return callback
+
+
+def with_settings(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the command ``settings`` in place of the options that are settings; also takes ``-v``."""
+
+    @wraps(callback)
+    def call(verbose: int, **given: Any) -> Any:
+        output.set_verbosity(verbose)
+        flags = {name: given.pop(name) for name in _SETTINGS if name in given}
+        if flags.get("password") is not None:
+            output.warn(
+                "every user of this host can see a --password (ps); use SWARMBUS_BROKER_PASSWORD, "
+                "or password_file in config.toml"
+            )
+        return callback(settings=load_settings(flags), **given)
+
+    return verbose(call)

@@ -1,0 +1,174 @@
+"""``swarmbus send``: one message, and what became of it.
+
+Through the agent's listener daemon where one runs, which costs little; this module therefore imports
+nothing at its top that the way through the daemon does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from swarmbus import control
+from swarmbus.agent_id import BROADCAST, check_agent_id, check_recipient
+from swarmbus.cli import options, output
+from swarmbus.cli.body import body_of
+from swarmbus.config import Settings
+from swarmbus.errors import BrokerUnreachable, ExitStatus, SwarmbusError, TimedOut, UsageError
+from swarmbus.inbox_file import render_entry
+from swarmbus.journal_file import JournalFile
+from swarmbus.limits import PRIORITIES
+
+WAITS: Final = ("accepted", "stored", "seen")
+
+_ON_THE_WAY: Final = {"queued": 0, "accepted": 1, "stored": 2, "seen": 3}
+
+
+@click.command("send")
+@options.with_settings
+@options.agent_id
+@click.option("--to", required=True, metavar="AGENT", help="Who gets it; 'broadcast' for everybody.")
+@click.option("--subject", required=True, metavar="LINE", help="One line, at most 256 bytes.")
+@click.option("--body", metavar="TEXT", help="The message itself, at most 64 KiB.")
+@click.option("--body-file", metavar="FILE", help="The same from a file; '-' is standard input.")
+@click.option(
+    "--content-type", default="text/plain", metavar="TYPE", help="text/plain, text/markdown or application/json."
+)
+@click.option("--priority", type=click.Choice(PRIORITIES), default="normal", help="High ones may wake an agent.")
+@click.option("--reply-to", metavar="AGENT", help="Who is to be answered, if not this agent.")
+@click.option("--in-reply-to", metavar="MESSAGE", help="Id of the message that this one answers.")
+@click.option(
+    "--outbox",
+    metavar="FILE",
+    help="Append the message to this file; {agent_id} is filled in. [env: SWARMBUS_OUTBOX_<ID>, SWARMBUS_OUTBOX]",
+)
+@click.option(
+    "--wait",
+    type=click.Choice(WAITS),
+    default="accepted",
+    help="Until the broker has it, the receiver's mailbox has it, or the receiver has read it. [default: accepted]",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0, 86_400), default=10.0, metavar="SECONDS", help="How long. [default: 10]"
+)
+@options.connection
+@options.as_json
+def command(
+    settings: Settings,
+    to: str,
+    subject: str,
+    body: str | None,
+    body_file: str | None,
+    content_type: str,
+    priority: str,
+    reply_to: str | None,
+    in_reply_to: str | None,
+    wait: str,
+    timeout: float,
+    as_json: bool,
+) -> ExitStatus:
+    """Send a message.
+
+    It is kept on this host until the receiver has it. Prints how far it has come, its id, and the receiver:
+
+    \b
+    queued    kept here; goes out when the broker is back: do not send it again
+    accepted  the broker has it
+    stored    it is in the receiver's mailbox
+    seen      the receiver has read it
+
+    Exit status 1: not delivered, or not as far as --wait in time. 2: the broker cannot be reached.
+    """
+    agent_id = settings.require_agent_id()
+    check_recipient(to)
+    if reply_to is not None:
+        check_agent_id(reply_to)
+    if to == BROADCAST and wait != "accepted":
+        raise UsageError(f"nobody confirms a broadcast: --wait {wait}", hint="leave --wait out")
+    message = {
+        "to": to,
+        "subject": subject,
+        "body": body_of(body, body_file),
+        "content_type": content_type,
+        "priority": priority,
+        "reply_to": reply_to,
+        "extra": {"in_reply_to": in_reply_to} if in_reply_to is not None else None,
+    }
+    outbox = _outbox(settings)
+    try:
+        delivery = _through_listener(settings, agent_id, message, wait, timeout)
+    except control.NoListener:
+        from swarmbus.cli.one_shot import send_without_listener  # noqa: PLC0415  # see the module
+
+        output.detail(f"no listener of {agent_id} here: connecting to {settings.broker}:{settings.port}")
+        delivery = send_without_listener(settings, message, wait, timeout)
+    _print(delivery, as_json=as_json)
+    if outbox is not None:
+        _archive(outbox, delivery, message)
+    return _judge(delivery, to, wait, timeout)
+
+
+def _outbox(settings: Settings) -> JournalFile | None:
+    """The outbox, looked at before anything is sent: a message is not sent that could not be archived."""
+    path = settings.outbox_path
+    if path is None:
+        return None
+    outbox = JournalFile(path, max_bytes=settings.inbox_max_bytes, keep=settings.inbox_keep, sync=False)
+    outbox.check_writable()
+    return outbox
+
+
+def _through_listener(
+    settings: Settings, agent_id: str, message: Mapping[str, Any], wait: str, timeout: float
+) -> dict[str, Any]:
+    options.check_same_broker(settings, agent_id)
+    question = {"op": "send", **message, "wait": wait, "timeout": timeout}
+    try:
+        delivery = control.request(agent_id, question, timeout=timeout + 5.0)
+    except TimedOut as error:
+        raise TimedOut(
+            error.message, hint=f"look before sending again: swarmbus outbox --agent-id {agent_id}"
+        ) from error
+    if delivery["state"] == "queued":
+        status = control.request(agent_id, {"op": "status"})
+        delivery["unreachable"] = None if status["connected"] else status["last_error"] or delivery["reason"]
+    return delivery
+
+
+def _print(delivery: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.write_json({key: delivery.get(key) for key in ("id", "state", "to", "ts", "reason")})
+        return
+    state = delivery["state"]
+    colour = output.GREEN if state in _ON_THE_WAY and state != "queued" else output.YELLOW
+    output.write_lines([f"{output.paint(state, colour)}  {delivery['id']}  {delivery['to']}"])
+
+
+def _archive(outbox: JournalFile, delivery: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    entry = render_entry(
+        "To",
+        delivery["to"],
+        id=delivery["id"],
+        ts=delivery["ts"],
+        subject=message["subject"],
+        body=message["body"],
+        priority=message["priority"],
+    )
+    try:
+        outbox.append([entry])
+    except SwarmbusError as error:
+        # It is on its way: an exit status that says otherwise would have it sent twice.
+        output.warn(f"sent, but not written to the outbox: {error.message}")
+
+
+def _judge(delivery: Mapping[str, Any], to: str, wait: str, timeout: float) -> ExitStatus:
+    """Raise what is to be said about a message that did not come as far as was asked."""
+    state, reason = delivery["state"], delivery.get("reason")
+    if state not in _ON_THE_WAY:
+        output.complain("swarmbus send", _not_delivered(delivery, to))
+        return ExitStatus.NO
+    if _ON_THE_WAY[state] >= _ON_THE_WAY[wait]:
+        return ExitStatus.DONE
+    return ExitStatus.DONE

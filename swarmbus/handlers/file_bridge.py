@@ -1,0 +1,83 @@
+"""The bridge to agents that read files: each message is appended to an inbox file, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from swarmbus.handlers.base import BaseHandler
+from swarmbus.inbox_file import inbox_entry
+from swarmbus.journal_file import DEFAULT_KEEP, DEFAULT_MAX_BYTES, JournalFile
+
+if TYPE_CHECKING:
+    from swarmbus.envelope import AgentMessage
+
+BATCH: Final = 256
+
+
+class FileBridgeHandler(BaseHandler):
+    """Append messages to an inbox file; see `swarmbus.inbox_file` for its format.
+
+    The mailbox gives a message again if it does not know that it was handled: at most those of one batch,
+    all of them at the end of the file. So after a start, and after any failure, the end of the file is read
+    back: messages whose id is there are left out, and one of which only a part is there is completed.
+
+    Args:
+        path: ``~`` is expanded; the folders above it are created (0700), and the file (0600).
+        max_bytes: Size at which the file is rotated, 0 for never.
+        keep: How many rotated files stay.
+    """
+
+    batch_size = BATCH
+
+    def __init__(
+        self, path: str | PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES, keep: int = DEFAULT_KEEP
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.name = f"file-bridge:{self.path}"
+        # The mailbox forgets a batch when we return: then the file must be as durable as the mailbox.
+        self._file = JournalFile(self.path, max_bytes=max_bytes, keep=keep, sync=True)
+        self._at_the_end: dict[str, None] | None = None  # ids, oldest first; None: to be read from the file
+        # A call that was cancelled goes on in its thread, and the next one has to wait for it.
+        self._turn = threading.Lock()
+
+    async def start(self) -> None:
+        """Create the file.
+
+        Raises:
+            StorageError: If it could not be appended to.
+        """
+        await asyncio.to_thread(self._file.check_writable)
+
+    async def handle(self, msg: AgentMessage) -> None:
+        """Append one message."""
+        await self.handle_many([msg])
+
+    async def handle_many(self, msgs: Sequence[AgentMessage]) -> None:
+        """Append messages in order, in one write.
+
+        Raises:
+            StorageError: If the file could not be written; those that were are known at the next call.
+        """
+        # In a thread: the disk may take long, and the other handlers and the broker cannot wait for it.
+        await asyncio.to_thread(self._append, msgs)
+
+    def _append(self, msgs: Sequence[AgentMessage]) -> None:
+        with self._turn:
+            known = self._at_the_end
+            is_unsure = known is None
+            if known is None:
+                known = dict.fromkeys(reversed(self._file.last_ids(2 * BATCH)))
+            missing = {msg.id: msg for msg in msgs if msg.id not in known}
+            self._at_the_end = None
+            if missing:
+                self._file.append([inbox_entry(msg) for msg in missing.values()], resume=is_unsure)
+            known.update(dict.fromkeys(missing))
+            for old in list(islice(known, max(len(known) - 4 * BATCH, 0))):
+                del known[old]
+            self._at_the_end = known

@@ -1,0 +1,211 @@
+"""Receiving: broker -> mailbox, committed -> PUBACK -> receipts, in this order and no other.
+
+A kill at any instant loses nothing: what was not committed was not acknowledged, and comes again; what
+comes again is known by its id. What cannot be read goes to the quarantine and is acknowledged too, so that
+it is never in the way of the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from swarmbus import topics
+from swarmbus.commits import GroupCommit
+from swarmbus.connection import Arrival, Connection
+from swarmbus.envelope import CANARY, AgentMessage, Unreadable, read_payload
+from swarmbus.errors import SwarmbusError
+from swarmbus.mailbox import Mailbox
+from swarmbus.presence import read_presence
+from swarmbus.spool import Spool, read_receipts
+
+log = logging.getLogger(__name__)
+
+BURST: Final = 1000
+"""Arrivals that go into one commit at the most."""
+
+_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """One burst, taken apart."""
+
+    messages: list[AgentMessage] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
+    canaries: list[AgentMessage] = field(default_factory=list)
+    bad: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Intake:
+    """The receiving half of an agent on one host.
+
+    Args:
+        on_mail: Called after a commit that brought something new.
+        on_marker: Called with the nonce of a marker that we sent to ourselves.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        mailbox: Mailbox,
+        commits: GroupCommit,
+        spool: Spool,
+        *,
+        on_mail: Callable[[], None],
+        on_marker: Callable[[str], None],
+    ) -> None:
+        self._agent_id = agent_id
+        self._mailbox = mailbox
+        self._commits = commits
+        self._spool = spool
+        self._on_mail = on_mail
+        self._on_marker = on_marker
+        self._arrived: list[Arrival] = []
+        self._wake = asyncio.Event()
+
+    def arrived(self, arrival: Arrival) -> None:
+        """For `Connection.open`: put an arrival into the next burst."""
+        self._arrived.append(arrival)
+        self._wake.set()
+
+    async def serve(self, connection: Connection) -> None:
+        """Store what arrives over this connection, until cancelled."""
+        while True:
+            await self._wake.wait()
+            # Let the socket be drained as long as there is something: one commit for the whole burst.
+            seen = 0
+            while seen < len(self._arrived) < BURST:
+                seen = len(self._arrived)
+                await asyncio.sleep(0)
+            burst, self._arrived = self._arrived[:BURST], self._arrived[BURST:]
+            if not self._arrived:
+                self._wake.clear()
+            await self._take(connection, burst)
+
+    def forget_connection(self) -> None:
+        """Drop what is not stored: it was not acknowledged, and comes again."""
+        self._arrived.clear()
+        self._wake.clear()
+
+    async def _take(self, connection: Connection, burst: list[Arrival]) -> None:
+        by_kind = self._sort(burst)
+        received = time.time()
+        while True:
+            try:
+                new = await self._commits.add(lambda: self._store(by_kind, received))
+            except SwarmbusError as error:
+                # Not acknowledged: the broker keeps it, and we try again while it does.
+                log.error("cannot store %d messages: %s", len(by_kind.messages), error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+                if connection.lost.done():
+                    return
+            else:
+                break
+        connection.acknowledge(burst)
+        self._send_receipts(connection, by_kind, received)
+        if new:
+            self._on_mail()
+
+    def _sort(self, burst: list[Arrival]) -> _Sorted:
+        by_kind = _Sorted()
+        for arrival in burst:
+            try:
+                topic = topics.parse(arrival.topic)
+            except ValueError as error:
+                by_kind.bad.append(_bad("unreadable", arrival, str(error)))
+                continue
+            match topic.kind:
+                case "receipts":
+                    self._take_receipts(arrival, topic.sender)
+                case "presence":
+                    presence = read_presence(topic.agent_id or "", arrival.payload)
+                    if presence is not None:
+                        self._spool.on_presence(presence)
+                case _:
+                    self._take_messages(arrival, topic.sender, by_kind)
+        return by_kind
+
+    def _take_receipts(self, arrival: Arrival, vouched: str | None) -> None:
+        receipts = read_receipts(arrival.payload)
+        if receipts is None or (vouched is not None and vouched != receipts["from"]):
+            log.warning("passed over receipts that cannot be read, on %s", arrival.topic)
+        elif isinstance(marker := receipts.get("marker"), str):
+            self._on_marker(marker)
+        else:
+            self._spool.on_receipts(receipts["from"], receipts)
+
+    def _take_messages(self, arrival: Arrival, vouched: str | None, by_kind: _Sorted) -> None:
+        for item in read_payload(arrival.payload):
+            if isinstance(item, Unreadable):
+                by_kind.bad.append(_bad("unreadable", arrival, item.reason, item.payload))
+            elif vouched is not None and vouched != item.from_agent:
+                reason = f"says it is from {item.from_agent}, the broker says {vouched}"
+                by_kind.bad.append(_bad("forged", arrival, reason, item.to_wire().encode(), item.id))
+            elif item.to == "broadcast" and item.from_agent == self._agent_id:
+                continue  # our own broadcast comes back to us
+            elif item.kind == CANARY:
+                by_kind.canaries.append(item)
+            else:
+                by_kind.messages.append(item.mark_verified(vouched is not None))
+                by_kind.topics.append(arrival.topic)
+
+    def _store(self, by_kind: _Sorted, received: float) -> int:
+        """Inside a transaction; returns how many messages were new."""
+        outcomes = self._mailbox.inbound.store(by_kind.messages, received)
+        for outcome, message, topic in zip(outcomes, by_kind.messages, by_kind.topics, strict=True):
+            if outcome == "conflict":
+                self._mailbox.quarantine.add(
+                    "conflict",
+                    topic=topic,
+                    reason="its id is that of a stored message with other content",
+                    payload=message.to_wire().encode(),
+                    message_id=message.id,
+                )
+        for canary in by_kind.canaries:
+            self._mailbox.inbound.store_canary(canary.id, canary.from_agent, received)
+        for bad in by_kind.bad:
+            self._mailbox.quarantine.add(**bad)
+        return outcomes.count("new")
+
+    def _send_receipts(self, connection: Connection, by_kind: _Sorted, received: float) -> None:
+        # Duplicates are confirmed too: their receipt may have been what was lost.
+        stored: dict[str, list[str]] = {}
+        for message in by_kind.messages:
+            if "wire" in message.extra and message.to != "broadcast":
+                stored.setdefault(message.from_agent, []).append(message.id)
+        for sender, ids in stored.items():
+            publish_receipts(connection, self._agent_id, sender, {"stored": ids})
+        for canary in by_kind.canaries:
+            hops = {"received": received, "stored": time.time()}
+            publish_receipts(
+                connection, self._agent_id, canary.from_agent, {"canary": canary.id, "hops": hops}
+            )
+            self._commits.add(partial(self._mailbox.inbound.forget_canary, canary.id))
+
+
+def publish_receipts(
+    connection: Connection, agent_id: str, to: str, receipts: dict[str, Any]
+) -> asyncio.Future[int]:
+    """Tell ``to`` what became of its messages here; lost with the connection, which brings them again."""
+    future = connection.publish(topics.receipts(to), json.dumps({"from": agent_id, **receipts}))
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+def _bad(
+    kind: str, arrival: Arrival, reason: str, payload: bytes | None = None, message_id: str | None = None
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "topic": arrival.topic,
+        "reason": reason,
+        "payload": arrival.payload if payload is None else payload,
+        "message_id": message_id,
+    }

@@ -1,0 +1,257 @@
+"""The listener daemon: broker -> mailbox -> acknowledgement -> handlers; presence; systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from swarmbus import topics
+from swarmbus.agent import Agent
+from swarmbus.connection import Broker, Connection, Will, client_id
+from swarmbus.control_server import ControlServer
+from swarmbus.dispatch import Dispatcher, Handler
+from swarmbus.envelope import AgentMessage, new_id
+from swarmbus.errors import BrokerUnreachable
+from swarmbus.fingerprint import installed_fingerprint
+from swarmbus.link import Link
+from swarmbus.lock import session_lock
+from swarmbus.notify import notify, watchdog_seconds
+from swarmbus.operations import Operations
+from swarmbus.paths import lock_path, socket_path
+from swarmbus.spool import Delivery, Wait
+from swarmbus.version import WIRE, __version__
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT: Final = 20.0
+"""Seconds between two markers that the daemon sends to itself through the broker."""
+
+DRAIN: Final = 20.0
+"""Seconds that running handlers have to end after SIGTERM; the unit's TimeoutStopSec is 30."""
+
+
+class Listener:
+    """The daemon of one agent; `run` it once.
+
+    Args:
+        agent_id: Whose messages.
+        broker: Where they come from.
+        handlers: Run over each message, beginning in this order.
+        persistent: Hold the session ``swarmbus-<id>`` at the broker, so that it queues while we are away.
+        presence_interval: Seconds between renewals of presence.
+        keep_days: Days after which an undelivered message is given up.
+        about: Words for ``status``: inbox, outbox, invoke.
+        on_ready: Called at the first connection that is in order.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        broker: Broker,
+        *,
+        handlers: Sequence[Handler] = (),
+        persistent: bool = True,
+        presence_interval: float = 60.0,
+        keep_days: float = 7.0,
+        about: dict[str, str | None] | None = None,
+        on_ready: Callable[[Connection], None] = lambda connection: None,
+    ) -> None:
+        self._agent_id = agent_id
+        self._broker = broker
+        self._handlers = handlers
+        self._persistent = persistent
+        self._presence_interval = presence_interval
+        self._keep_days = keep_days
+        self._about = about or {}
+        self._on_ready = on_ready
+        self._instance = new_id()
+        self._since = datetime.now(UTC)
+        self._fingerprint = installed_fingerprint()
+        self._heard: float | None = None
+        self._stop = asyncio.Event()
+        self._wakings: set[asyncio.Task[None]] = set()
+        self._agent: Agent
+        self._link: Link
+        self._dispatcher: Dispatcher
+        self._operations: Operations
+
+    async def run(self) -> None:
+        """Listen until `stop` or SIGTERM.
+
+        Raises:
+            ListenerRunning: If a listener for this id already runs here.
+            MailboxError, StorageError: If the mailbox, the socket or a handler's file cannot be used.
+        """
+        async with session_lock(lock_path(self._agent_id), self._agent_id, "listener"):
+            with Agent(self._agent_id, keep_days=self._keep_days, on_mail=self._announce_mail) as self._agent:
+                await self._run_with_mailbox()
+
+    def stop(self) -> None:
+        """Drain and end; safe to call from a signal handler of the event loop."""
+        self._stop.set()
+
+    async def send(self, message: AgentMessage, wait: Wait, timeout: float) -> Delivery:
+        """Send over the daemon's own connection (`Spool.submit`)."""
+        return await self._agent.spool.submit(message, wait, timeout)
+
+    async def _run_with_mailbox(self) -> None:
+        self._dispatcher = Dispatcher(self._agent.mailbox, self._agent.commits)
+        self._link = Link(
+            self._broker,
+            client_id=client_id(self._agent_id, listener=self._persistent),
+            persistent=self._persistent,
+            will=Will(topics.presence(self._agent_id), self._presence("offline")),
+            on_arrival=self._agent.intake.arrived,
+            serve=self._serve,
+            on_lost=self._forget_connection,
+        )
+        self._operations = Operations(
+            self._agent, self._link, about=self._describe, on_poke=self._dispatcher.wake
+        )
+        control = ControlServer(socket_path(self._agent_id), self._operations.by_name())
+        await self._dispatcher.start(self._handlers)
+        try:
+            await control.start()
+            with self._signals():
+                await self._run_linked()
+        finally:
+            notify("STOPPING=1")
+            await self._dispatcher.stop(DRAIN)
+            await control.stop()
+
+    async def _run_linked(self) -> None:
+        tasks = [
+            asyncio.create_task(self._link.run(), name="link"),
+            asyncio.create_task(self._look_after(), name="look after"),
+            asyncio.create_task(self._stop.wait(), name="stop"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                await self._say_goodbye()
+            else:
+                for task in done:
+                    task.result()  # raises what ended it
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, connection: Connection) -> None:
+        """One connection, from subscribing to its loss."""
+        serving = asyncio.create_task(self._agent.intake.serve(connection))
+        try:
+            await self._agent.subscribe(connection, receive=True)
+            await connection.publish(topics.presence(self._agent_id), self._presence("online"), retain=True)
+            self._link.settled()
+            self._agent.spool.attach(connection)
+            self._agent.spool.expire()
+            notify("READY=1", f"STATUS=connected to {self._broker}")
+            self._on_ready(connection)
+            await self._agent.tell_seen(connection)
+            await asyncio.gather(serving, self._renew_presence(connection), self._listen_to_self(connection))
+        finally:
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+
+    async def _renew_presence(self, connection: Connection) -> None:
+        while True:
+            await asyncio.sleep(self._presence_interval)
+            await connection.publish(topics.presence(self._agent_id), self._presence("online"), retain=True)
+
+    async def _listen_to_self(self, connection: Connection) -> None:
+        """Silence must not look like idle: a daemon that cannot hear itself connects anew."""
+        while await self._agent.hear_marker(connection, qos=0, timeout=HEARTBEAT):
+            self._heard = time.time()
+            await asyncio.sleep(HEARTBEAT)
+        connection.drop()
+        raise BrokerUnreachable(f"the broker at {self._broker} takes our messages and brings none")
+
+    async def _look_after(self) -> None:
+        """Every second: late receipts, what readers have done, the watchdog."""
+        every = watchdog_seconds()
+        told = 0.0
+        while True:
+            await asyncio.sleep(1.0)
+            self._agent.spool.check()
+            if every is not None and time.monotonic() - told > every / 3:
+                told = time.monotonic()
+                notify("WATCHDOG=1", self._status_line())
+
+    async def _say_goodbye(self) -> None:
+        connection = self._link.connection
+        if connection is None:
+            return
+        await self._agent.spool.settle(timeout=1.0)
+        with contextlib.suppress(BrokerUnreachable, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await connection.publish(
+                    topics.presence(self._agent_id), self._presence("offline"), retain=True
+                )
+
+    def _forget_connection(self) -> None:
+        self._agent.spool.detach()
+        self._agent.intake.forget_connection()
+        notify(f"STATUS=no broker at {self._broker}: {self._link.last_error}")
+
+    def _announce_mail(self) -> None:
+        self._dispatcher.wake()
+        waking = asyncio.get_running_loop().create_task(self._operations.announce_mail())
+        self._wakings.add(waking)  # a task that nobody holds may be collected before it runs
+        waking.add_done_callback(self._wakings.discard)
+
+    def _status_line(self) -> str:
+        queued = self._agent.mailbox.outbound.count_open()
+        state = "connected to" if self._link.connection else "no broker at"
+        return f"STATUS={state} {self._broker}, {queued} on their way out"
+
+    def _presence(self, status: str) -> str:
+        lease = {"status": status, "ts": datetime.now(UTC).isoformat(), "interval": self._presence_interval}
+        return json.dumps({"agent": self._agent_id, **lease, **self._identity()})
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "wire": WIRE,
+            "version": __version__,
+            "fingerprint": self._fingerprint,
+            "instance": self._instance,
+            "host": socket.gethostname(),
+            "since": self._since.isoformat(),
+        }
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "agent_id": self._agent_id,
+            "pid": os.getpid(),
+            "broker": self._broker.host,
+            "port": self._broker.port,
+            "persistent": self._persistent,
+            "heard": self._heard,
+            "handlers": self._dispatcher.status(),
+            **self._identity(),
+            **self._about,
+        }
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        ours = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if ours else ()
+        for number in numbers:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)

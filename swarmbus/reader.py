@@ -1,0 +1,108 @@
+"""Reading without a listener daemon: take what the broker queued for the agent into its mailbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from swarmbus import topics
+from swarmbus.agent import Agent
+from swarmbus.connection import Broker, Connection, client_id
+from swarmbus.errors import BrokerUnreachable
+from swarmbus.lock import session_lock
+from swarmbus.paths import lock_path
+from swarmbus.version import WIRE, __version__
+
+_MARKER_TIMEOUT: Final = 2.0
+"""Seconds for the end marker; a full queue at the broker drops it, so it is sent again."""
+
+_DRAIN_TIMEOUT: Final = 120.0
+
+
+async def drain_session(
+    agent_id: str, broker: Broker, *, keep_days: float, consumer: str, stay: float = 0.0
+) -> None:
+    """Connect as the holder of the agent's session and store all that the broker has queued for it.
+
+    Args:
+        agent_id: Whose.
+        broker: Where.
+        keep_days: As for `Agent`.
+        consumer: Who wants to read.
+        stay: If there is then nothing unread for the consumer, stay for the next message, for so many
+            seconds at the most.
+
+    Raises:
+        ListenerRunning: If a listener daemon holds the session.
+        BrokerUnreachable, BrokerRefused, NotAuthorized: By the broker.
+        MailboxError, StorageError: If nothing can be stored.
+    """
+    mail = asyncio.Event()
+    async with session_lock(lock_path(agent_id), agent_id, "reader"):
+        with Agent(agent_id, keep_days=keep_days, on_mail=mail.set) as agent:
+            async with await Connection.open(
+                broker,
+                client_id=client_id(agent_id, listener=True),
+                persistent=True,
+                on_arrival=agent.intake.arrived,
+            ) as connection:
+                serving = asyncio.create_task(agent.intake.serve(connection))
+                try:
+                    await _drain(agent, connection)
+                    if not agent.mailbox.inbound.has_unread(consumer):
+                        await _wait(mail, connection, stay)
+                    await agent.spool.settle(timeout=5.0)
+                finally:
+                    serving.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await serving
+
+
+async def tell_seen(agent_id: str, broker: Broker, *, keep_days: float) -> None:
+    """Tell senders what the agent has just seen, over a connection of its own."""
+    with Agent(agent_id, keep_days=keep_days) as agent:
+        if agent.mailbox.inbound.seen_to_tell(1):
+            async with await Connection.open(broker, client_id=client_id(agent_id)) as connection:
+                await agent.tell_seen(connection)
+
+
+async def _drain(agent: Agent, connection: Connection) -> None:
+    await agent.subscribe(connection, receive=True)
+    agent.spool.attach(connection)
+    await _say_that_we_confirm(agent, connection)
+    give_up = time.monotonic() + _DRAIN_TIMEOUT
+    while not await agent.hear_marker(connection, qos=1, timeout=_MARKER_TIMEOUT):
+        if connection.lost.done() or time.monotonic() > give_up:
+            break
+    await agent.tell_seen(connection)
+
+
+async def _say_that_we_confirm(agent: Agent, connection: Connection) -> None:
+    """Presence, retained: not listening now, but of our wire, so senders keep a message until our receipt.
+
+    First ``online``, which has senders send again what a broker may have lost, then ``offline``.
+    """
+    for status in ("online", "offline"):
+        payload = {
+            "agent": agent.agent_id,
+            "status": status,
+            "ts": datetime.now(UTC).isoformat(),
+            "wire": WIRE,
+            "version": __version__,
+        }
+        await connection.publish(topics.presence(agent.agent_id), json.dumps(payload), retain=True)
+
+
+async def _wait(mail: asyncio.Event, connection: Connection, seconds: float) -> None:
+    arrived = asyncio.create_task(mail.wait())
+    waiting: list[asyncio.Future[Any]] = [arrived, connection.lost]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        arrived.cancel()
+    if connection.lost.done():
+        raise BrokerUnreachable(f"lost the broker at {connection.broker}: {connection.lost.result()}")
