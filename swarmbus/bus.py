@@ -96,6 +96,8 @@ class AgentBus:
         self._listener: Listener | None = None
         self._agent: Agent | None = None
         self._link: asyncio.Task[None] | None = None
+        self.last_error: str | None = None
+        """Why the broker is away, in words, or was when this bus last connected; None if it was not."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AgentBus:
@@ -154,6 +156,7 @@ class AgentBus:
             await asyncio.wait([self._link, tried], return_when=asyncio.FIRST_COMPLETED)
             if self._link.done():
                 self._link.result()  # raises ConfigError
+            self.last_error = link.last_error
         except BaseException:
             await self._close()
             raise

@@ -26,7 +26,7 @@ POLL_SECONDS: Final = 0.5
 """How often the file is looked at where it cannot be watched."""
 
 SAFETY_SECONDS: Final = 5.0
-"""How often it is looked at although it is watched: a network file system reports no change made elsewhere."""
+"""How often it is looked at although it is watched: changes made elsewhere on a network are not reported."""
 
 # <sys/inotify.h>, inotify(7)
 _IN_MODIFY: Final = 0x2

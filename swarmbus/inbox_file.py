@@ -21,30 +21,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from swarmbus.envelope import AgentMessage
 
 Direction = Literal["From", "To"]
-
-
-class Message(Protocol):
-    """What an entry is made from; `AgentMessage` is one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def from_agent(self) -> str: ...
-    @property
-    def to(self) -> str: ...
-    @property
-    def ts(self) -> datetime: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def body(self) -> str: ...
-    @property
-    def priority(self) -> str: ...
-    @property
-    def verified(self) -> bool: ...
 
 
 class Entry(NamedTuple):
@@ -125,7 +107,7 @@ _NOT_OF_A_WORD = re.compile(r"[^A-Za-z0-9._~:@+-]")
 _ENCODED = re.compile("(?:%[0-9A-F]{2})+")
 
 
-def inbox_entry(message: Message) -> bytes:
+def inbox_entry(message: AgentMessage) -> bytes:
     """The entry of a message that came in."""
     return render_entry(
         "From",

@@ -30,7 +30,7 @@ DEFAULT_MAX_BYTES: Final = 50 * 1024 * 1024
 DEFAULT_KEEP: Final = 5
 
 LOCK_SECONDS: Final = 10.0
-"""How long to wait for another writer; they hold the lock for the time of one write."""
+"""Writers hold the lock for the time of one write."""
 
 _BLOCK: Final = 256 * 1024
 _LAST_LINE_BYTES: Final = (
@@ -57,15 +57,23 @@ class JournalFile:
         keep: How many rotated files stay, at least 1.
         sync: Whether `append` returns only when the entries are on the disk. Without, a power cut
             may take the last seconds; the death of a process never takes anything.
+        lock_seconds: How long to wait for other writers.
     """
 
     def __init__(
-        self, path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, keep: int = DEFAULT_KEEP, sync: bool
+        self,
+        path: Path,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        keep: int = DEFAULT_KEEP,
+        sync: bool,
+        lock_seconds: float = LOCK_SECONDS,
     ) -> None:
         self.path = Path(os.path.realpath(path))
         self._max_bytes = max_bytes
         self._keep = max(keep, 1)
         self._sync = sync
+        self._lock_seconds = lock_seconds
 
     def append(self, entries: Sequence[bytes], *, resume: bool = False) -> None:
         """Append every entry, whole and in this order; rotate before one that would not fit.
@@ -76,7 +84,7 @@ class JournalFile:
             resume: If the file ends with the beginning of the first entry, write only what is missing.
 
         Raises:
-            StorageError: If it cannot be written, or another writer kept it for `LOCK_SECONDS`. The
+            StorageError: If it cannot be written, or others kept it locked for ``lock_seconds``. The
                 entries up to some point may be there then; none is there in part.
         """
         done = 0
@@ -116,9 +124,9 @@ class JournalFile:
         """Append as many of the entries as this file takes; 0 after a rotation."""
         fd = self._open()
         try:
-            if not lock(fd, fcntl.LOCK_EX, LOCK_SECONDS):
+            if not lock(fd, fcntl.LOCK_EX, self._lock_seconds):
                 raise StorageError(
-                    f"cannot write {self.path}: another process has kept it locked for {LOCK_SECONDS:g} s",
+                    f"cannot write {self.path}: another process has kept it locked for {self._lock_seconds:g} s",
                     hint=f"see which: fuser -v {self.path}",
                 )
             status = os.fstat(fd)

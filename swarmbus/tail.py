@@ -132,7 +132,7 @@ class InboxTail:
             self._save_after(piece, kept)
 
     def _pieces(self, cut: Callable[[bytes], int]) -> Iterator[_Piece]:
-        """What is new, oldest first; ``cut`` finds the last place where a piece may end, 0 or less if none."""
+        """What is new, oldest first; ``cut`` finds the last place to end a piece at, 0 or less if none."""
         position: Position | None = self._start()
         while position is not None:
             yield from self._pieces_of(position, cut)
@@ -163,7 +163,8 @@ class InboxTail:
                     continue
                 before = os.pread(fd, min(4, start), max(start - 4, 0))
                 start += length
-                yield _Piece(data[:length], before, Position(start, position.inode), is_current and start == end)
+                reached = Position(start, position.inode)
+                yield _Piece(data[:length], before, reached, may_grow=is_current and start == end)
                 data = data[length:]
 
     def _start(self) -> Position:
@@ -285,7 +286,9 @@ def _reading(path: Path) -> FileIO:
     try:
         return path.open("rb", buffering=0)
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", hint=f"see its mode: ls -l {path}") from error
+        raise StorageError(
+            f"cannot read {path}: {error.strerror}", hint=f"see its mode: ls -l {path}"
+        ) from error
 
 
 def _inode(path: Path) -> int | None:
