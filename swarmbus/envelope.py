@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from swarmbus.agent_id import check_agent_id, check_recipient, is_agent_id
 from swarmbus.errors import InvalidAgentId, InvalidMessage
@@ -120,9 +120,6 @@ class AgentMessage(BaseModel):
         return self.model_dump_json(by_alias=True)
 
 
-_ENVELOPE = TypeAdapter(AgentMessage)
-
-
 def read_envelope(payload: bytes | str) -> AgentMessage:
     """Read one envelope.
 
@@ -130,7 +127,7 @@ def read_envelope(payload: bytes | str) -> AgentMessage:
         NotAnEnvelope: With the first reason in words.
     """
     try:
-        return _ENVELOPE.validate_json(payload)
+        return AgentMessage.model_validate_json(payload)
     except ValidationError as error:
         raise NotAnEnvelope(_first_reason(error)) from error
 

@@ -82,9 +82,11 @@ class FileWatch:
         while True:
             if self._fd is None:
                 self._watch()
-            interval = POLL_SECONDS if self._fd is None else SAFETY_SECONDS
-            remaining = interval if deadline is None else min(interval, max(deadline - time.monotonic(), 0))
-            reported = self._reported_within(remaining)
+            pause = POLL_SECONDS if self._fd is None else SAFETY_SECONDS
+            if deadline is not None:
+                pause = min(pause, max(deadline - time.monotonic(), 0))
+            # What has changed already may have done so before the kernel was asked to watch.
+            reported = self._reported_within(0 if self._signature() != self._seen else pause)
             signature = self._signature()
             if reported or signature != self._seen:
                 self._seen = signature

@@ -194,9 +194,6 @@ class InboxTail:
         path = self._path_of(cursor.inode)
         if path is None:
             return False
-        is_past_end = path == self._inbox and path.stat().st_size <= cursor.offset
-        if cursor.offset == 0 or is_past_end:
-            return True  # whichever file it is, nothing in it would be skipped
         born = birth_ns(path)
         return born is None or born <= self._cursor.stat().st_mtime_ns
 

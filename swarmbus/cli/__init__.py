@@ -20,12 +20,33 @@ from swarmbus.cli import output
 from swarmbus.errors import CannotRun, ExitStatus, SwarmbusError, UsageError
 from swarmbus.version import __version__
 
+# Here and not in the commands alone, so that --help imports none of them; test_cli_frame.py compares.
 _SECTIONS: Final = {
-    "Messages": ("send", "read", "watch", "tail", "log", "trace"),
-    "What went wrong": ("outbox", "quarantine"),
-    "Agents": ("list", "start"),
-    "This host": ("init", "doctor"),
+    "Messages": {
+        "send": "Send a message.",
+        "read": "Print what was not read yet, oldest first.",
+        "watch": "Wait for one message and print it.",
+        "tail": "Print what is new in the inbox file.",
+        "log": "Print what was sent and received, oldest first.",
+        "trace": "Print the whole way of one message.",
+    },
+    "What went wrong": {
+        "outbox": "List what was sent and is not delivered.",
+        "quarantine": "List what came in and could not be read or handled.",
+    },
+    "Agents": {
+        "list": "List the agents that are online.",
+        "start": "Run the listener daemon of an agent.",
+    },
+    "This host": {
+        "init": "Set up an agent on this host: broker, listener daemon, all that keeps them running.",
+        "doctor": "Say what is wrong with an agent's setup on this host, and how to mend it.",
+    },
 }
+_COMMANDS: Final = [name for section in _SECTIONS.values() for name in section]
+
+# A module `list` would take the place of the builtin in this one.
+_MODULES: Final = {"list": "list_"}
 
 # What a shell shows for a process that ended by SIGINT, and by SIGPIPE.
 _INTERRUPTED: Final = 130
@@ -37,14 +58,13 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the help text."""
-        return [name for names in _SECTIONS.values() for name in names]
+        return _COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module; None if there is no such command."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in _COMMANDS:
             return None
-        command = import_module(f"swarmbus.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
+        command: click.Command = import_module(f"swarmbus.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
     def resolve_command(
@@ -55,8 +75,8 @@ class LazyGroup(click.Group):
         Raises:
             UsageError: If there is none of that name.
         """
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            close = output.near(args[0], self.list_commands(ctx))
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            close = output.near(args[0], _COMMANDS)
             raise UsageError(
                 f"no such command: {args[0]!r}",
                 hint=f"did you mean 'swarmbus {close}'?" if close else "swarmbus --help lists the commands",
@@ -65,10 +85,9 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in their sections."""
-        for title, names in _SECTIONS.items():
+        for title, section in _SECTIONS.items():
             with formatter.section(title):
-                commands = [(name, self.get_command(ctx, name)) for name in names]
-                formatter.write_dl([(name, c.get_short_help_str(90)) for name, c in commands if c])
+                formatter.write_dl(list(section.items()))
 
 
 @click.group(
@@ -112,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(error: SwarmbusError, given: list[str]) -> int:
     """Say what went wrong on standard error, and to a program that asked for JSON."""
-    name = f"swarmbus {given[0]}" if given and given[0] in commands.list_commands(_NO_CONTEXT) else "swarmbus"
+    name = f"swarmbus {given[0]}" if given and given[0] in _COMMANDS else "swarmbus"
     output.complain(name, error)
     if "--json" in given:
         try:
@@ -137,6 +156,3 @@ def _unforeseen(error: Exception) -> SwarmbusError:
 
 def _is_verbose(given: list[str]) -> bool:
     return any(word == "--verbose" or (word.startswith("-v") and word.strip("-v") == "") for word in given)
-
-
-_NO_CONTEXT: Final = click.Context(commands)

@@ -28,7 +28,9 @@ def body_of(argument: str | None, file: str | None) -> str:
         # What is not UTF-8 in an argument comes as lone surrogates (PEP 383).
         return _decoded(argument.encode("utf-8", "surrogateescape"), "--body")
     if file is None:
-        raise UsageError("there is no body", hint="give --body TEXT, or --body-file FILE ('-' is standard input)")
+        raise UsageError(
+            "there is no body", hint="give --body TEXT, or --body-file FILE ('-' is standard input)"
+        )
     return _decoded(_from_stdin() if file == "-" else _from_file(Path(file)), file)
 
 

@@ -19,7 +19,9 @@ from swarmbus.mailbox.history import Turn
 @options.with_settings
 @options.agent_id
 @click.option("--peer", metavar="AGENT", help="Only with this agent.")
-@click.option("--since", "since_text", metavar="TIME", help="Not before: 10m, 2h, 3d (ago), or an ISO 8601 time.")
+@click.option(
+    "--since", "since_text", metavar="TIME", help="Not before: 10m, 2h, 3d (ago), or an ISO 8601 time."
+)
 @options.as_json
 def command(settings: Settings, peer: str | None, since_text: str | None, as_json: bool) -> ExitStatus:
     """Print what was sent and received, oldest first.

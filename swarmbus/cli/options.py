@@ -12,23 +12,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
+from socket import gaierror, getaddrinfo
 from typing import Any, Final, TypeVar
 
 import click
 
+from swarmbus import control
 from swarmbus.cli import output
 from swarmbus.config import Settings, load_settings
+from swarmbus.errors import Conflict, UsageError
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 _SETTINGS: Final = [name for name in Settings.__slots__ if name != "sources"]
 
-agent_id = click.option(
-    "--agent-id", metavar="ID", help="The agent this is for. [env: SWARMBUS_AGENT_ID]"
-)
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+agent_id = click.option("--agent-id", metavar="ID", help="The agent this is for. [env: SWARMBUS_AGENT_ID]")
 inbox = click.option(
     "--inbox", metavar="FILE", help="The inbox file. [default: ~/sync/<id>-inbox.md; env: SWARMBUS_INBOX]"
 )
@@ -37,11 +38,13 @@ persistent = click.option(
     default=None,
     help="Whether the broker keeps what arrives while nobody listens. [default: persistent]",
 )
-verbose = click.option("-v", "--verbose", count=True, help="Say more on standard error; twice for all.")
 
+_CONSUMER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONNECTION: Final = (
     click.option(
-        "--broker", metavar="HOST", help="The broker's name or address. [default: localhost; env: SWARMBUS_BROKER]"
+        "--broker",
+        metavar="HOST",
+        help="The broker's name or address. [default: localhost; env: SWARMBUS_BROKER]",
     ),
     click.option(
         "--port",
@@ -49,7 +52,9 @@ _CONNECTION: Final = (
         metavar="PORT",
         help="Its port. [default: 1883; env: SWARMBUS_PORT]",
     ),
-    click.option("--username", metavar="NAME", help="User name at the broker. [env: SWARMBUS_BROKER_USERNAME]"),
+    click.option(
+        "--username", metavar="NAME", help="User name at the broker. [env: SWARMBUS_BROKER_USERNAME]"
+    ),
     click.option(
         "--password",
         metavar="WORD",
@@ -72,6 +77,31 @@ _CONNECTION: Final = (
 )
 
 
+def as_json(callback: Callback) -> Callback:
+    """How to print; belongs at the end of a command's options."""
+    callback = click.option("-v", "--verbose", count=True, help="Say more on standard error; twice for all.")(
+        callback
+    )
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(callback)
+
+
+def _check_consumer(context: click.Context, option: click.Parameter, name: str) -> str:
+    if _CONSUMER.fullmatch(name) is None:
+        raise UsageError(
+            f"--consumer: {name!r} is not a consumer name", hint="1 to 64 characters out of A-Z a-z 0-9 _ -"
+        )
+    return name
+
+
+consumer = click.option(
+    "--consumer",
+    default="default",
+    metavar="NAME",
+    callback=_check_consumer,
+    help="Who reads: each name has its own place. [default: default, the agent itself]",
+)
+
+
 def connection(callback: Callback) -> Callback:
     """How to reach the broker."""
     for option in reversed(_CONNECTION):
@@ -80,7 +110,7 @@ def connection(callback: Callback) -> Callback:
 
 
 def with_settings(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Hand the command ``settings`` in place of the options that are settings; also takes ``-v``."""
+    """Hand the command ``settings`` in place of the options that are settings, and ``-v``; stands first."""
 
     @wraps(callback)
     def call(verbose: int, **given: Any) -> Any:
@@ -93,4 +123,35 @@ def with_settings(callback: Callable[..., Any]) -> Callable[..., Any]:
             )
         return callback(settings=load_settings(flags), **given)
 
-    return verbose(call)
+    return call
+
+
+def check_same_broker(settings: Settings, agent_id: str) -> None:
+    """See that a broker named for this call is the one that the agent's listener is connected to.
+
+    What goes through the listener goes to its broker, and what is kept in the mailbox too.
+
+    Raises:
+        Conflict: If it is another one.
+        NoListener: If no listener runs.
+    """
+    if not {"flag", "environment"} & {settings.sources.get("broker"), settings.sources.get("port")}:
+        return
+    status = control.request(agent_id, {"op": "status"})
+    if settings.port == status["port"] and _same_host(settings.broker, status["broker"]):
+        return
+    raise Conflict(
+        f"the listener of {agent_id} (pid {status['pid']}) is connected to "
+        f"{status['broker']}:{status['port']}, not to {settings.broker}:{settings.port}",
+        hint="leave --broker and --port out, or stop it",
+    )
+
+
+def _same_host(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    try:
+        addresses = [{info[4][0] for info in getaddrinfo(name, None)} for name in (one, other)]
+    except gaierror:
+        return False
+    return bool(addresses[0] & addresses[1])

@@ -41,6 +41,11 @@ def set_verbosity(count: int) -> None:
     _verbosity = count
 
 
+def verbosity() -> int:
+    """How many ``-v`` were given."""
+    return _verbosity
+
+
 def write(text: str) -> None:
     """Print data as it is, without adding a line end.
 
@@ -134,9 +139,11 @@ def columns(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
     """Rows as lines whose columns stand under each other; the last one is not padded."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     return [
-        (" " * gap).join(
+        (" " * gap)
+        .join(
             cell if number == len(row) - 1 else cell.ljust(widths[number]) for number, cell in enumerate(row)
-        ).rstrip()
+        )
+        .rstrip()
         for row in rows
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from swarmbus.cli import moments, options, output
-from swarmbus.cli.mailboxes import existing_mailbox, whole_ids
+from swarmbus.cli.mailboxes import existing_mailbox
 from swarmbus.config import Settings
 from swarmbus.errors import ExitStatus, UsageError
 from swarmbus.inbox_file import one_line, visible
@@ -65,7 +65,13 @@ def _drop(mailbox: Mailbox, chosen: list[Quarantined]) -> None:
 
 def _row(entry: Quarantined) -> tuple[str, ...]:
     who = f"{entry.handler}: " if entry.handler else ""
-    return str(entry.id), moments.shown(entry.at), entry.kind, one_line(entry.topic), one_line(who + entry.reason)
+    return (
+        str(entry.id),
+        moments.shown(entry.at),
+        entry.kind,
+        one_line(entry.topic),
+        one_line(who + entry.reason),
+    )
 
 
 def _whole(entry: Quarantined) -> str:

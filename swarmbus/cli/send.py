@@ -7,7 +7,7 @@ nothing at its top that the way through the daemon does not need.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,14 +16,17 @@ from swarmbus.agent_id import BROADCAST, check_agent_id, check_recipient
 from swarmbus.cli import options, output
 from swarmbus.cli.body import body_of
 from swarmbus.config import Settings
-from swarmbus.errors import BrokerUnreachable, ExitStatus, SwarmbusError, TimedOut, UsageError
+from swarmbus.errors import ExitStatus, SwarmbusError, TimedOut, UsageError
 from swarmbus.inbox_file import render_entry
 from swarmbus.journal_file import JournalFile
 from swarmbus.limits import PRIORITIES
 
+if TYPE_CHECKING:
+    from swarmbus.spool import Wait
+
 WAITS: Final = ("accepted", "stored", "seen")
 
-_ON_THE_WAY: Final = {"queued": 0, "accepted": 1, "stored": 2, "seen": 3}
+_ON_THE_WAY: Final = ("queued", *WAITS)
 
 
 @click.command("send")
@@ -34,24 +37,35 @@ _ON_THE_WAY: Final = {"queued": 0, "accepted": 1, "stored": 2, "seen": 3}
 @click.option("--body", metavar="TEXT", help="The message itself, at most 64 KiB.")
 @click.option("--body-file", metavar="FILE", help="The same from a file; '-' is standard input.")
 @click.option(
-    "--content-type", default="text/plain", metavar="TYPE", help="text/plain, text/markdown or application/json."
+    "--content-type",
+    default="text/plain",
+    metavar="TYPE",
+    help="text/plain, text/markdown or application/json.",
 )
-@click.option("--priority", type=click.Choice(PRIORITIES), default="normal", help="High ones may wake an agent.")
+@click.option(
+    "--priority", type=click.Choice(PRIORITIES), default="normal", help="High ones may wake an agent."
+)
 @click.option("--reply-to", metavar="AGENT", help="Who is to be answered, if not this agent.")
 @click.option("--in-reply-to", metavar="MESSAGE", help="Id of the message that this one answers.")
 @click.option(
     "--outbox",
     metavar="FILE",
-    help="Append the message to this file; {agent_id} is filled in. [env: SWARMBUS_OUTBOX_<ID>, SWARMBUS_OUTBOX]",
+    help="Append the message to this file; {agent_id} is filled in."
+    " [env: SWARMBUS_OUTBOX_<ID>, SWARMBUS_OUTBOX]",
 )
 @click.option(
     "--wait",
     type=click.Choice(WAITS),
     default="accepted",
-    help="Until the broker has it, the receiver's mailbox has it, or the receiver has read it. [default: accepted]",
+    help="Until the broker has it, or the receiver's mailbox, or the receiver has read it."
+    " [default: accepted]",
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0, 86_400), default=10.0, metavar="SECONDS", help="How long. [default: 10]"
+    "--timeout",
+    type=click.FloatRange(0, 86_400),
+    default=10.0,
+    metavar="SECONDS",
+    help="How long. [default: 10]",
 )
 @options.connection
 @options.as_json
@@ -65,7 +79,7 @@ def command(
     priority: str,
     reply_to: str | None,
     in_reply_to: str | None,
-    wait: str,
+    wait: Wait,
     timeout: float,
     as_json: bool,
 ) -> ExitStatus:
@@ -107,7 +121,19 @@ def command(
     _print(delivery, as_json=as_json)
     if outbox is not None:
         _archive(outbox, delivery, message)
-    return _judge(delivery, to, wait, timeout)
+    if reached(delivery, wait):
+        return ExitStatus.DONE
+    from swarmbus.cli.undelivered import explain  # noqa: PLC0415  # a message that arrives needs none of it
+
+    error = explain(settings, delivery, wait, timeout)
+    output.complain("swarmbus send", error)
+    return error.exit_status
+
+
+def reached(delivery: Mapping[str, Any], wait: str) -> bool:
+    """Whether a message has come as far as was asked."""
+    state = delivery["state"]
+    return state in _ON_THE_WAY and _ON_THE_WAY.index(state) >= _ON_THE_WAY.index(wait)
 
 
 def _outbox(settings: Settings) -> JournalFile | None:
@@ -142,7 +168,7 @@ def _print(delivery: Mapping[str, Any], *, as_json: bool) -> None:
         output.write_json({key: delivery.get(key) for key in ("id", "state", "to", "ts", "reason")})
         return
     state = delivery["state"]
-    colour = output.GREEN if state in _ON_THE_WAY and state != "queued" else output.YELLOW
+    colour = output.GREEN if state in WAITS else output.YELLOW
     output.write_lines([f"{output.paint(state, colour)}  {delivery['id']}  {delivery['to']}"])
 
 
@@ -161,14 +187,3 @@ def _archive(outbox: JournalFile, delivery: Mapping[str, Any], message: Mapping[
     except SwarmbusError as error:
         # It is on its way: an exit status that says otherwise would have it sent twice.
         output.warn(f"sent, but not written to the outbox: {error.message}")
-
-
-def _judge(delivery: Mapping[str, Any], to: str, wait: str, timeout: float) -> ExitStatus:
-    """Raise what is to be said about a message that did not come as far as was asked."""
-    state, reason = delivery["state"], delivery.get("reason")
-    if state not in _ON_THE_WAY:
-        output.complain("swarmbus send", _not_delivered(delivery, to))
-        return ExitStatus.NO
-    if _ON_THE_WAY[state] >= _ON_THE_WAY[wait]:
-        return ExitStatus.DONE
-    return ExitStatus.DONE

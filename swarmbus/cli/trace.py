@@ -41,7 +41,12 @@ def command(settings: Settings, message: str, as_json: bool) -> ExitStatus:
     output.write_lines([one_line(message_id)])
     begin = events[0].at
     rows = [
-        (f"  {moments.iso(event.at)}", f"+{moments.lasting(event.at - begin)}", event.what, one_line(event.detail))
+        (
+            f"  {moments.iso(event.at)}",
+            f"+{moments.lasting(event.at - begin)}",
+            event.what,
+            one_line(event.detail),
+        )
         for event in events
     ]
     output.write_lines(output.columns(rows))

@@ -1,31 +1,30 @@
-"""Waking an agent: a command is run for each message, its body on standard input, its fields in the environment."""
+"""Waking an agent: a command is run for each message.
+
+The message's body is on its standard input, the other fields are in its environment, as with the existing
+tool: ``SWARMBUS_FROM``, ``_TO``, ``_ID``, ``_SUBJECT``, ``_CONTENT_TYPE``, ``_PRIORITY``, ``_TS``, and
+``_REPLY_TO`` if there is one. Ours are ``SWARMBUS_IN_REPLY_TO``, if there is one, and
+``SWARMBUS_VERIFIED``: ``yes`` or ``no``.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import signal
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swarmbus.errors import SwarmbusError, UsageError
 from swarmbus.handlers.base import BaseHandler
-from swarmbus.inbox_file import one_line, visible
+from swarmbus.handlers.command_run import CommandRun
+from swarmbus.inbox_file import one_line
 
 if TYPE_CHECKING:
     from swarmbus.envelope import AgentMessage
 
 DEFAULT_TIMEOUT: Final = 600.0
-GRACE_SECONDS: Final = 5.0
-"""Between SIGTERM and SIGKILL."""
-
-KEPT_BYTES: Final = 4096
-"""Of what a command prints, for the error's text."""
-
 _VARIABLES: Final = (
     "SWARMBUS_FROM",
     "SWARMBUS_TO",
@@ -91,7 +90,7 @@ class DirectInvocationHandler(BaseHandler):
         Raises:
             InvocationFailed: If it could not be run, ended with another status than 0, or took too long.
         """
-        run = _Run(self._argv, environment(msg), msg.body.encode("utf-8", "replace"))
+        run = CommandRun(self._argv, environment(msg), msg.body.encode("utf-8", "replace"))
         try:
             status = await run.until_end(self._limit)
         except TimeoutError as error:
@@ -117,174 +116,6 @@ class DirectInvocationHandler(BaseHandler):
         return shlex.join(self._argv)
 
 
-class _Run:
-    """One run of a command.
-
-    Its pipes are ours, not asyncio's: asyncio waits for their end too, which does not come while a
-    background process holds them.
-    """
-
-    def __init__(self, argv: Sequence[str], variables: Mapping[str, str], body: bytes) -> None:
-        self._argv = argv
-        self._variables = variables
-        self._body = body
-        self._output = _Kept()
-        self._errors = _Kept()
-
-    async def until_end(self, seconds: float) -> int:
-        """Returns the exit status; negative: the signal.
-
-        Raises:
-            TimeoutError: After ``seconds``; every process of the command has ended then.
-            OSError: If it cannot be started.
-        """
-        body = _Fed(self._body)
-        pipes = (body, self._output, self._errors)
-        try:
-            for pipe in pipes:
-                pipe.open()
-            process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=body.far_end,
-                stdout=self._output.far_end,
-                stderr=self._errors.far_end,
-                env=self._variables,
-                start_new_session=True,  # a process group of its own, to be ended as one
-            )
-            for pipe in pipes:
-                pipe.attach()
-            has_ended = False
-            try:
-                async with asyncio.timeout(seconds):
-                    status = await process.wait()
-                has_ended = True
-                return status
-            finally:
-                if not has_ended:
-                    await _end_group(process)
-        finally:
-            for pipe in pipes:
-                pipe.close()
-
-    def output(self) -> str:
-        """The end of what it wrote to standard error or, if that is nothing, to standard output."""
-        return visible((self._errors.kept or self._output.kept).decode("utf-8", "replace")).strip()
-
-    def last_words(self) -> str:
-        """``: <last line of output>``, or nothing."""
-        lines = self.output().splitlines()
-        return f": {lines[-1][-200:]}" if lines else ""
-
-
-class _Pipe:
-    """A pipe to a child: ``far_end`` is the child's."""
-
-    def __init__(self) -> None:
-        self.far_end = -1
-        self._near_end = -1
-
-    def open(self) -> None:
-        raise NotImplementedError
-
-    def attach(self) -> None:
-        """Begin to work, now that the child has its end."""
-        os.close(self.far_end)
-        self.far_end = -1
-        os.set_blocking(self._near_end, False)
-
-    def close(self) -> None:
-        """Stop; a second call does nothing."""
-        loop = asyncio.get_running_loop()
-        for fd in (self._near_end, self.far_end):
-            if fd >= 0:
-                loop.remove_reader(fd)
-                loop.remove_writer(fd)
-                os.close(fd)
-        self._near_end = self.far_end = -1
-
-
-class _Fed(_Pipe):
-    """Writes ``data``; a child that does not want it may close its end at any time."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self._rest = memoryview(data)
-
-    def open(self) -> None:
-        self.far_end, self._near_end = os.pipe()
-
-    def attach(self) -> None:
-        super().attach()
-        asyncio.get_running_loop().add_writer(self._near_end, self._feed)
-        self._feed()
-
-    def _feed(self) -> None:
-        try:
-            while self._rest:
-                self._rest = self._rest[os.write(self._near_end, self._rest) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            pass  # EPIPE: it reads no more
-        self.close()
-
-
-class _Kept(_Pipe):
-    """Reads everything, and keeps the last `KEPT_BYTES`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept = b""
-
-    def open(self) -> None:
-        self._near_end, self.far_end = os.pipe()
-
-    def attach(self) -> None:
-        super().attach()
-        asyncio.get_running_loop().add_reader(self._near_end, self._read)
-
-    def close(self) -> None:
-        if self._near_end >= 0 and self.far_end < 0:
-            self._read()  # what it wrote just before its end
-        super().close()
-
-    def _read(self) -> None:
-        try:
-            for _ in range(16):  # at most 1 MiB in a row: other tasks want to run too
-                data = os.read(self._near_end, 65_536)
-                if not data:
-                    asyncio.get_running_loop().remove_reader(self._near_end)
-                    return
-                self.kept = (self.kept + data)[-KEPT_BYTES:]
-        except BlockingIOError:
-            return
-
-
-async def _end_group(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM to every process of the group; SIGKILL to those that are there 5 seconds later, or on cancellation."""
-    group = process.pid
-    try:
-        if not _signal_group(group, signal.SIGTERM):
-            return
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-            if not _signal_group(group, 0):
-                return
-    finally:
-        _signal_group(group, signal.SIGKILL)
-        await process.wait()
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Whether there was a process to signal."""
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
 def split_command(cmd: str | Sequence[str]) -> list[str]:
     """Program and arguments of a command as it stands in a setting.
 
@@ -296,7 +127,9 @@ def split_command(cmd: str | Sequence[str]) -> list[str]:
     except ValueError as error:
         raise UsageError(f"cannot read the command {cmd!r}: {error}", hint="close every quote") from error
     if not argv or not argv[0]:
-        raise UsageError("the command to invoke is empty", hint="name a program: --invoke '/path/to/wake.sh planner'")
+        raise UsageError(
+            "the command to invoke is empty", hint="name a program, such as '/path/to/wake.sh planner'"
+        )
     if argv[0].startswith("~"):
         with suppress(RuntimeError):  # no such user: let the start of the program say so
             argv[0] = str(Path(argv[0]).expanduser())

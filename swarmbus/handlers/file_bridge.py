@@ -43,6 +43,7 @@ class FileBridgeHandler(BaseHandler):
         # The mailbox forgets a batch when we return: then the file must be as durable as the mailbox.
         self._file = JournalFile(self.path, max_bytes=max_bytes, keep=keep, sync=True)
         self._at_the_end: dict[str, None] | None = None  # ids, oldest first; None: to be read from the file
+        self._may_be_torn = True  # the last entry; until one was written behind it
         # A call that was cancelled goes on in its thread, and the next one has to wait for it.
         self._turn = threading.Lock()
 
@@ -70,13 +71,14 @@ class FileBridgeHandler(BaseHandler):
     def _append(self, msgs: Sequence[AgentMessage]) -> None:
         with self._turn:
             known = self._at_the_end
-            is_unsure = known is None
             if known is None:
                 known = dict.fromkeys(reversed(self._file.last_ids(2 * BATCH)))
             missing = {msg.id: msg for msg in msgs if msg.id not in known}
-            self._at_the_end = None
             if missing:
-                self._file.append([inbox_entry(msg) for msg in missing.values()], resume=is_unsure)
+                entries = [inbox_entry(msg) for msg in missing.values()]
+                resume, self._may_be_torn, self._at_the_end = self._may_be_torn, True, None
+                self._file.append(entries, resume=resume)
+                self._may_be_torn = False
             known.update(dict.fromkeys(missing))
             for old in list(islice(known, max(len(known) - 4 * BATCH, 0))):
                 del known[old]

@@ -81,7 +81,10 @@ class PersistentListenerHandler(BaseHandler):
         last = self._last.isoformat(timespec="seconds") if self._last else "none yet"
         busiest = ", ".join(f"{name} {count}" for name, count in self._by_sender.most_common(5))
         _log.info(
-            "%d messages received%s; the last: %s", self._received, f" (from {busiest})" if busiest else "", last
+            "%d messages received%s; the last: %s",
+            self._received,
+            f" (from {busiest})" if busiest else "",
+            last,
         )
 
 

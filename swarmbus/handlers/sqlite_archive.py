@@ -39,7 +39,9 @@ _COLUMNS: Final = {
     "verified": "INTEGER NOT NULL DEFAULT 0",  # 1: the broker vouched for the sender
     "archived_at": "TEXT",  # ISO 8601, UTC; NULL in rows of the existing tool
 }
-_CREATE: Final = f"CREATE TABLE IF NOT EXISTS messages ({', '.join(' '.join(column) for column in _COLUMNS.items())})"
+_CREATE: Final = (
+    f"CREATE TABLE IF NOT EXISTS messages ({', '.join(' '.join(column) for column in _COLUMNS.items())})"
+)
 _INSERT: Final = (
     f"INSERT OR IGNORE INTO messages ({', '.join(_COLUMNS)}) "  # noqa: S608  no text but ours
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
@@ -67,7 +69,7 @@ class SQLiteArchive(BaseHandler):
         """Create file and table, or add to a table of the existing tool the columns it lacks.
 
         Raises:
-            StorageError: If the file cannot be written, is no database, or has a table ``messages`` of other columns.
+            StorageError: If the file cannot be written, is no database, or its table is no archive.
         """
         await asyncio.to_thread(self._run, [])
 
@@ -97,7 +99,8 @@ class SQLiteArchive(BaseHandler):
                     self._database.executemany(_INSERT, [_row(msg, archived_at) for msg in msgs])
             except (sqlite3.Error, OSError) as error:
                 raise StorageError(
-                    f"cannot write the archive {self.path}: {error}", hint=f"see owner and mode: ls -l {self.path}"
+                    f"cannot write the archive {self.path}: {error}",
+                    hint=f"see owner and mode: ls -l {self.path}",
                 ) from error
 
     def _close(self) -> None:

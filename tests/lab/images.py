@@ -1,6 +1,6 @@
 """Base root file systems, built once by debootstrap into the cache and shared read-only by all hosts.
 
-    root = image("bookworm")          # 60 to 90 s the first time, then nothing
+root = image("bookworm")          # 60 to 90 s the first time, then nothing
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import TextIO
 
 from tests.lab import outside
 from tests.lab.cache import cache_folder, locked, try_lock
@@ -76,9 +77,11 @@ def image(suite: str) -> Path:
     return root
 
 
-def hold(root: Path) -> object:
-    """Keep ``root`` from being pruned for as long as the returned object is held."""
-    return try_lock(root.with_name(f"{root.name}.stamp"), shared=True)
+def hold(root: Path) -> TextIO:
+    """Keep ``root`` from being pruned until the returned file is closed."""
+    handle = try_lock(root.with_name(f"{root.name}.stamp"), shared=True)
+    assert handle is not None, f"{root} is being pruned, although it was used just now"
+    return handle
 
 
 def _digest(suite: str) -> str:
@@ -95,7 +98,9 @@ def _build(suite: str, root: Path, log: Path) -> None:
         def run(*argv: str) -> None:
             print("+", *argv, file=output, flush=True)
             environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"} | outside.proxies()
-            subprocess.run(argv, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=True)
+            subprocess.run(
+                argv, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=True
+            )
 
         def inside(*argv: str) -> None:
             run("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", *argv)
@@ -110,7 +115,7 @@ def _build(suite: str, root: Path, log: Path) -> None:
             inside("install", "-d", "-m700", f"-o{user}", f"-g{user}", f"/home/{user}/.ssh")
         inside("usermod", "--append", "--groups=sudo,adm,systemd-journal", "pi")
         inside("systemctl", "enable", "systemd-networkd")
-        # At a moment of their own choosing they hold apt's lock; a test that wants that takes the lock itself.
+        # They hold apt's lock at moments of their own choosing; a test that wants it held holds it itself.
         inside("systemctl", "disable", "apt-daily.timer", "apt-daily-upgrade.timer")
         inside("apt-get", "update")
         inside("apt-get", "clean")
@@ -158,6 +163,6 @@ def _remove_tree(root: Path) -> None:
     if not root.exists():
         return
     for name in ("proc", "sys", "dev"):
-        while os.path.ismount(root / name):  # noqa: PTH114, the Path method is the same call
+        while os.path.ismount(root / name):
             subprocess.run(["umount", "--lazy", str(root / name)], check=True)
     shutil.rmtree(root)

@@ -55,7 +55,7 @@ def _body(pem: str) -> str:
 
 
 def apt_settings() -> str:
-    """This machine's settings of apt that decide how to fetch, as a file for ``apt.conf.d``; "" without apt."""
+    """This machine's settings of apt on how to fetch, for a file in ``apt.conf.d``; "" without apt."""
     if shutil.which("apt-config") is None:
         return ""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -33,16 +34,18 @@ _MASQUERADE = "table ip NAME { chain out { type nat hook postrouting priority sr
 def missing() -> list[str]:
     """One sentence for each thing that keeps booted hosts from running here; empty when nothing does.
 
-    What can be tried is tried (a mount, a bridge, a firewall rule), because a container often has the programs
-    and the user id 0, and still not the rights.
+    What can be tried is tried (a mount, a bridge, a firewall rule), because a container often has the
+    programs and the user id 0, and still not the rights.
     """
     if sys.platform != "linux":
         return [f"Booted hosts need Linux; this is {sys.platform}."]
     found = [
         f"The program {program} is missing (Debian package {package}); run scripts/lab-setup.sh."
         for program, package in PROGRAMS.items()
-        if shutil.which(program, path=search_path()) is None
+        if shutil.which(program) is None
     ]
+    if importlib.util.find_spec("pip") is None:
+        found.append("pip is missing in the environment of the tests; the wheelhouse is downloaded with it.")
     if os.geteuid() != 0:
         found.append("Booted hosts need root, for mounts and network namespaces; run the tests with sudo.")
     if not _cgroup2_is_mounted():
@@ -50,11 +53,6 @@ def missing() -> list[str]:
     if not found:  # the trials below need all of the above
         found = [sentence for sentence in (_overlay(), _bridge(), _masquerade()) if sentence]
     return found
-
-
-def search_path() -> str:
-    """``PATH`` with the folders of the administrator's programs, which an ordinary user's often lacks."""
-    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 def _cgroup2_is_mounted() -> bool:
@@ -75,7 +73,8 @@ def _overlay() -> str | None:
         if complaint is None:
             subprocess.run(["umount", f"{root}/merged"], check=True)
             return None
-    return f"An overlay cannot be mounted in {cache_folder()} ({complaint}); point $SWARMBUS_TEST_CACHE elsewhere."
+    place = f"in {cache_folder()}; point $SWARMBUS_TEST_CACHE elsewhere"
+    return f"An overlay cannot be mounted ({complaint}) {place}."
 
 
 def _bridge() -> str | None:
@@ -94,8 +93,8 @@ def _masquerade() -> str | None:
 
 
 def _complaint(*argv: str) -> str | None:
-    """The last line a failing command wrote, or None when it worked."""
+    """The first line a failing command wrote, or None when it worked."""
     result = subprocess.run(argv, capture_output=True, text=True)
     if result.returncode == 0:
         return None
-    return (result.stderr.strip().splitlines() or [f"{argv[0]} ended with {result.returncode}"])[-1]
+    return (result.stderr.strip().splitlines() or [f"{argv[0]} ended with {result.returncode}"])[0]

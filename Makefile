@@ -1,0 +1,47 @@
+# Development. To install swarmbus: ./install.sh
+
+BUILD := build
+VENV := $(BUILD)/venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SHELL_SCRIPTS := install.sh .ci/run $(wildcard scripts/*.sh)
+PYTEST := $(BIN)/python -m pytest
+
+# pip and git would be led astray by the environment of an agent or an editor.
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint unit test-hosts bench mosquitto venv clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: lint mosquitto ## Lint, types, unit tests, tests on a real mosquitto, packaging, documentation
+	$(PYTEST) -q -n 2 --dist worksteal --ignore=tests/hosts tests
+	@echo "not run here: the tests on booted hosts (make test-hosts, as root) and the benchmarks (make bench)"
+
+lint: venv ## ruff, mypy, pyright, shellcheck
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test-hosts: venv ## The tests on booted Debian hosts (root; builds them once, in ~/.cache/swarmbus-tests)
+	scripts/lab-setup.sh >&2
+	$(PYTEST) -q tests/hosts
+
+bench: venv mosquitto ## Measure, and write docs/benchmarks.md
+	$(BIN)/python -m tests.bench
+
+mosquitto: venv ## A mosquitto for the tests, where none is installed
+	@scripts/dev-mosquitto.sh $(BUILD)/mosquitto $(BIN)/python
+
+venv: $(READY) ## build/venv, with swarmbus and all development tools
+
+$(READY): pyproject.toml scripts/dev-venv.sh
+	scripts/dev-venv.sh $(VENV)
+	@touch $@
+
+clean: ## Remove what was built here (not the cache of hosts)
+	rm -rf $(BUILD) dist .mypy_cache .ruff_cache .pytest_cache

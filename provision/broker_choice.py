@@ -1,0 +1,78 @@
+"""Which broker the agents of this host get: pure, and said in words that are kept with the spec."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal
+
+from swarmbus.errors import Conflict, UsageError
+from swarmbus.provision import mosquitto
+from swarmbus.provision.host import Host
+from swarmbus.provision.resources.package import Package
+from swarmbus.provision.root import RootStepsNeeded
+from swarmbus.provision.spec import InstallSpec
+
+BrokerChoice = Literal["none", "as-it-is", "system", "private"]
+"""``none``: another machine's, or not to be set up. ``as-it-is``: one that answers already and is not touched.
+``system``: Debian's mosquitto under systemd. ``private``: a mosquitto process of the user's own."""
+
+
+def is_this_host(broker: str, host: Host) -> bool:
+    """Whether that address is this machine, by its text alone; nothing is looked up."""
+    name = broker.strip("[]").lower()
+    if name in ("localhost", host.hostname.lower(), host.hostname.partition(".")[0].lower()):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def choose_broker(spec: InstallSpec, host: Host) -> BrokerChoice:
+    """Decide.
+
+    Raises:
+        Conflict: If something that is not a broker has the port.
+        UsageError: If the address is this machine's, but not one that a loopback listener serves.
+        RootStepsNeeded: If there is no broker, and no way to get one without an administrator.
+    """
+    if spec.skip_broker or not is_this_host(spec.broker, host):
+        return "none"
+    before = spec.chosen.get("broker")
+    if before == "private":
+        return "private"
+    found = host.mosquitto
+    ours_to_extend = host.init == "systemd" and found.reads_conf_d and host.can_become_root
+    if before == "system" and found.loaded and found.reads_conf_d:
+        return "system"
+    if host.init == "systemd" and found.serves(spec.port):
+        return "system" if ours_to_extend else "as-it-is"
+    if host.port.answers in ("mqtt", "mqtt-refuses"):
+        return "as-it-is"
+    if host.port.answers == "other":
+        who = f" ({host.port.program})" if host.port.program else ""
+        raise Conflict(
+            f"port {spec.port} of this machine is taken by something that is no MQTT broker{who}",
+            hint="choose another one with --port",
+        )
+    return _choose_new(spec, host)
+
+
+def _choose_new(spec: InstallSpec, host: Host) -> BrokerChoice:
+    """There is none on the port yet."""
+    found = host.mosquitto
+    installable = host.can_become_root and host.apt
+    if host.init == "systemd" and host.can_become_root:
+        if found.version is not None and not found.reads_conf_d:
+            raise UsageError(
+                f"{mosquitto.MAIN_CONFIG} does not include {mosquitto.CONF_D}, so mosquitto there cannot be extended",
+                hint=f"give it a listener on port {spec.port}, or use --broker or --skip-broker",
+            )
+        if found.version is not None or installable:
+            return "system"
+    if found.program is not None or host.apt:
+        return "private"
+    raise RootStepsNeeded(
+        "there is no MQTT broker on this machine, and no way to get one without an administrator",
+        commands=Package(group="", name=mosquitto.PACKAGE).commands_for_administrator,
+    )

@@ -1,0 +1,170 @@
+"""Desired: the whole product on one screen. What a host should have, from what was asked for and what is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from swarmbus.provision import mosquitto
+from swarmbus.provision.broker_choice import BrokerChoice, choose_broker
+from swarmbus.provision.host import Host
+from swarmbus.provision.layout import Layout
+from swarmbus.provision.plan import Wish
+from swarmbus.provision.private_broker import private_broker
+from swarmbus.provision.render import render
+from swarmbus.provision.resources.base import Resource
+from swarmbus.provision.resources.directory import Directory
+from swarmbus.provision.resources.file import File
+from swarmbus.provision.resources.package import Package
+from swarmbus.provision.resources.toml_key import TomlKey
+from swarmbus.provision.resources.unit import Unit
+from swarmbus.provision.spec import AgentSpec, InstallSpec
+from swarmbus.provision.supervisors.base import Supervisor
+from swarmbus.provision.supervisors.processes import Processes
+from swarmbus.provision.supervisors.systemd_user import SystemdUser
+from swarmbus.provision.system import System
+
+_MOSQUITTO_RESTART = f"system:restart:{mosquitto.UNIT}"
+
+
+def choose(spec: InstallSpec, host: Host) -> InstallSpec:
+    """The spec with what was left to us decided."""
+    broker = choose_broker(spec, host)
+    return replace(spec, chosen={**spec.chosen, "broker": broker, "supervisor": _choose_supervisor(spec, host)})
+
+
+def desired(spec: InstallSpec, host: Host, layout: Layout) -> Wish:
+    """The resources, in the order in which they are brought about.
+
+    What the user can do comes first, root's steps as late as they can, and the listeners last, so that
+    each finds its broker. Pure: the same spec and facts give the same wish.
+
+    Args:
+        spec: As `choose` returns it.
+    """
+    supervisor: Supervisor = _SUPERVISORS[spec.chosen["supervisor"]](host, layout)
+    choice: BrokerChoice = spec.chosen["broker"]  # type: ignore[assignment]
+    first: list[Resource] = [Directory(group="host", path=layout.state, mode=0o700)]
+    root: list[Resource] = []
+    last: list[Resource] = []
+    after: tuple[str, ...] = ()
+
+    first += [Directory(group="host", path=layout.config.parent, mode=None)]
+    first += _config(spec, layout, supervisor)
+    if supervisor.name == SystemdUser.name:
+        first += [Directory(group="host", path=layout.units)]
+
+    match choice:
+        case "system":
+            root += _system_broker(spec, host)
+        case "private":
+            broker = private_broker(spec, host, layout, restart=(supervisor.broker_restart,))
+            daemon = supervisor.broker(broker.argv, broker.environment, spec.port)
+            first += [*(one for one in broker.program if one.scope == "user"), *broker.files, *daemon.files]
+            root += [one for one in broker.program if one.scope == "root"]
+            last += daemon.running
+            after = (supervisor.broker_name,)
+
+    for agent in spec.agents:
+        first += [Directory(group=f"agent:{agent.id}", path=layout.agent_dir(agent.id), mode=0o700)]
+        first += _inbox_folder(agent, layout)
+        daemon = supervisor.agent(agent, after=after)
+        first += daemon.files
+        last += daemon.running
+
+    resources = _once([*first, *root, *supervisor.common(), *last])
+    notes = supervisor.notes(spec, private_broker=choice == "private")
+    return Wish(tuple(resources), (*_broker_notes(choice, spec, host), *notes))
+
+
+_SUPERVISORS: dict[str, type[Supervisor]] = {kind.name: kind for kind in (SystemdUser, Processes)}
+
+
+def _choose_supervisor(spec: InstallSpec, host: Host) -> str:
+    if host.init != "systemd":
+        return Processes.name
+    before = spec.chosen.get("supervisor")
+    if before == SystemdUser.name or host.user_manager or host.can_become_root:
+        return SystemdUser.name
+    return Processes.name
+
+
+def _config(spec: InstallSpec, layout: Layout, supervisor: Supervisor) -> list[Resource]:
+    """The keys of config.toml; everything else in it is the user's."""
+    everybody = tuple(supervisor.agent_restart(agent.id) for agent in spec.agents)
+    path = layout.config
+    first = spec.agents[0].id
+    keys: list[Resource] = [
+        TomlKey(group="host", path=path, table=(), key="agent_id", value=first, only_if_missing=True),
+        TomlKey(group="host", path=path, table=(), key="broker", value=spec.broker, notify=everybody),
+        TomlKey(group="host", path=path, table=(), key="port", value=spec.port, notify=everybody),
+    ]
+    for agent in spec.agents:
+        restart = (supervisor.agent_restart(agent.id),)
+        inbox = agent.inbox or f"~/sync/{agent.id}-inbox.md"
+        settings = (("inbox", inbox), ("outbox", agent.outbox), ("invoke", agent.invoke))
+        for key, value in settings:
+            if value is not None:
+                keys.append(
+                    TomlKey(
+                        group=f"agent:{agent.id}",
+                        path=path,
+                        table=("agents", agent.id),
+                        key=key,
+                        value=value,
+                        notify=restart,
+                    )
+                )
+    return keys
+
+
+def _inbox_folder(agent: AgentSpec, layout: Layout) -> list[Resource]:
+    """The folder of the inbox, where it is in the user's home."""
+    inbox = agent.inbox or f"~/sync/{agent.id}-inbox.md"
+    path = layout.home / inbox[2:] if inbox.startswith("~/") else Path(inbox)
+    if not path.is_relative_to(layout.home) or path.parent == layout.home:
+        return []
+    return [Directory(group=f"agent:{agent.id}", path=path.parent)]
+
+
+def _system_broker(spec: InstallSpec, host: Host) -> list[Resource]:
+    """Debian's mosquitto: the package, one file of ours beside whatever is there, the service."""
+    others = host.mosquitto.configuration.without(mosquitto.OUR_FILE)
+    text = render("mosquitto/50-swarmbus.conf.j2", additions=mosquitto.additions(others, spec.port))
+
+    def judge(system: System, content: str) -> None:
+        program = host.mosquitto.program
+        if program is None:
+            return  # it comes in the same run; before the agents start, its own unit will tell
+        mosquitto.try_out(system, program, others, {})
+        ours = tuple(mosquitto.parse(mosquitto.OUR_FILE, content))
+        mosquitto.try_out(system, program, mosquitto.with_ours(others, ours), {})
+
+    return [
+        Package(group=f"package:{mosquitto.PACKAGE}", name=mosquitto.PACKAGE),
+        File(
+            group="broker",
+            path=mosquitto.OUR_FILE,
+            content=text,
+            root=True,
+            judge=judge,
+            notify=(_MOSQUITTO_RESTART,),
+        ),
+        Unit(group="broker", name=mosquitto.UNIT, manager="system", settle=(_MOSQUITTO_RESTART,)),
+    ]
+
+
+def _broker_notes(choice: BrokerChoice, spec: InstallSpec, host: Host) -> tuple[str, ...]:
+    if choice == "as-it-is":
+        note = f"a broker answers on port {spec.port} of this machine already: it is used as it is"
+        if host.port.answers == "mqtt-refuses":
+            note += "; it wants credentials: set username and password_file in config.toml"
+        return (note,)
+    if choice == "none" and not spec.skip_broker:
+        return (f"the broker is {spec.broker}, port {spec.port}: none is installed here",)
+    return ()
+
+
+def _once(resources: list[Resource]) -> list[Resource]:
+    """Each id once: two agents can share a folder."""
+    return list({resource.id: resource for resource in reversed(resources)}.values())[::-1]

@@ -1,0 +1,95 @@
+"""Linger: the user's systemd, and with it our units, run from boot to shutdown, not from login to logout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from swarmbus.errors import CannotRun
+from swarmbus.provision.resources.base import Comparison, Declined, Owned, Resource, Scope, State, three_way
+from swarmbus.provision.root import RootCommand, run_as_root
+from swarmbus.provision.system import System
+
+_LINGER = Path("/var/lib/systemd/linger")  # logind's own record: one empty file a user
+_LOGINCTL = "/usr/bin/loginctl"
+_MANAGER_WAIT = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linger(Resource):
+    """Linger for one user.
+
+    Attributes:
+        required: Whether the run fails if it is refused; False where nobody could become root, and the
+            units are still worth having while the user is logged in.
+    """
+
+    kind: ClassVar[str] = "linger"
+    guarded: ClassVar[bool] = False
+
+    user: str
+    uid: int
+    required: bool = True
+
+    @property
+    def id(self) -> str:
+        return f"linger:{self.user}"
+
+    @property
+    def title(self) -> str:
+        return f"let the units of {self.user} run without a login (linger)"
+
+    @property
+    def scope(self) -> Scope:
+        return "root" if self.required else "user"
+
+    def read(self, system: System) -> State:
+        return {"linger": system.stat(_LINGER / self.user) is not None}
+
+    def wanted(self, system: System) -> State:
+        return {"linger": True}
+
+    def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
+        easy = three_way(seen, self.wanted(system), owned, missing=not seen["linger"])
+        assert easy is not None  # there are two states
+        return easy
+
+    def realise(self, system: System) -> State:
+        self._switch(system, "enable-linger")
+        runtime = Path(f"/run/user/{self.uid}")
+        deadline = system.monotonic() + _MANAGER_WAIT
+        # logind starts user@UID.service in its own time; systemctl --user works from here on
+        while system.stat(runtime / "systemd" / "private") is None and system.stat(runtime / "bus") is None:
+            if system.monotonic() > deadline:
+                raise CannotRun(
+                    f"the systemd of user {self.user} did not start",
+                    hint=f"look at it: systemctl status user@{self.uid}.service",
+                )
+            system.sleep(0.1)
+        return self.read(system)
+
+    def undo(self, system: System, before: State, original: bytes | None) -> None:
+        self._switch(system, "enable-linger" if before["linger"] else "disable-linger")
+
+    def _switch(self, system: System, verb: str) -> None:
+        # Where polkit lets a user decide for himself, no root is needed.
+        if system.run([_LOGINCTL, "--no-ask-password", verb, self.user]).ok:
+            return
+        if system.root_access() == "none" and not self.required:
+            raise Declined(
+                f"logind refused to {verb} for {self.user}: the units stop when {self.user} logs out",
+                hint=f"an administrator can run: sudo loginctl {verb} {self.user}",
+            )
+        run_as_root(system, [RootCommand((_LOGINCTL, verb, self.user))], f"loginctl {verb} {self.user}")
+
+    def commands(self, system: System) -> list[RootCommand]:
+        return [RootCommand((_LOGINCTL, "enable-linger", self.user))]
+
+    def record(self) -> dict[str, Any]:
+        return {"user": self.user, "uid": self.uid}
+
+    @classmethod
+    def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
+        return cls(group=group, user=record["user"], uid=int(record["uid"]))

@@ -1,0 +1,179 @@
+"""A systemd unit: enabled, and running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from swarmbus.errors import CannotRun
+from swarmbus.provision.resources.base import Comparison, Owned, Resource, Scope, State, Verb, three_way
+from swarmbus.provision.root import RootCommand
+from swarmbus.provision.system import Result, System
+
+Manager = Literal["user", "system"]
+
+SYSTEMCTL = "/usr/bin/systemctl"
+_PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,Result"
+_START_WAIT = 20.0  # seconds until a service that has not said READY is left to the canary to judge
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSeen:
+    """What ``systemctl show`` says of a unit.
+
+    Its exit status says nothing: it is 0 for units that do not exist (``LoadState=not-found``).
+    """
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    enabled: str = ""
+    result: str = "success"
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs or is on its way up; not one that waits for its next restart."""
+        return self.active in ("active", "activating", "reloading") and self.sub != "auto-restart"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(Resource):
+    """A service that is to be enabled and running.
+
+    Attributes:
+        manager: ``user``: the user's own systemd; ``system``: process 1.
+    """
+
+    kind: ClassVar[str] = "unit"
+    guarded: ClassVar[bool] = False
+
+    name: str
+    manager: Manager = "user"
+
+    @property
+    def id(self) -> str:
+        return f"unit:{self.manager}:{self.name}"
+
+    @property
+    def title(self) -> str:
+        return f"enable and start {self.name}"
+
+    @property
+    def scope(self) -> Scope:
+        return "root" if self.manager == "system" else "user"
+
+    def read(self, system: System) -> State:
+        return self.read_all(system, [self])[0]
+
+    @classmethod
+    def read_all(cls, system: System, resources: Sequence[Self]) -> list[State]:
+        seen: dict[tuple[Manager, str], UnitSeen] = {}
+        for manager in sorted({resource.manager for resource in resources}):
+            names = [resource.name for resource in resources if resource.manager == manager]
+            found = show_units(system, manager, names)
+            seen |= {(manager, name): unit for name, unit in found.items()}
+        return [_state(seen.get((resource.manager, resource.name), UnitSeen())) for resource in resources]
+
+    def wanted(self, system: System) -> State:
+        return {"enabled": True, "active": True, "masked": False}
+
+    def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
+        if seen["masked"]:
+            undo = f"systemctl {'--user ' if self.manager == 'user' else ''}unmask {self.name}"
+            return Comparison(Verb.CONFLICT, f"is masked; {undo}")
+        missing = not seen["enabled"] and not seen["active"]
+        if (easy := three_way(seen, self.wanted(system), owned, missing=missing)) is not None:
+            verb = easy.verb
+            return Comparison(verb, "neither enabled nor running" if verb is Verb.CREATE else easy.reason)
+        return Comparison(Verb.UPDATE, "is not running" if seen["enabled"] else "is not enabled")
+
+    def realise(self, system: System) -> State:
+        seen = self.read(system)
+        if not seen["enabled"]:
+            self._systemctl(system, "enable", self.name).check(f"enabling {self.name}")
+        if not seen["active"]:
+            self._systemctl(system, "reset-failed", self.name)
+            start_unit(system, self.manager, self.name, "start")
+        return self.read(system)
+
+    def undo(self, system: System, before: State, original: bytes | None) -> None:
+        seen = self.read(system)
+        if seen["active"] and not before["active"]:
+            self._systemctl(system, "stop", self.name, timeout=120).check(f"stopping {self.name}")
+        if seen["enabled"] != before["enabled"]:
+            verb = "enable" if before["enabled"] else "disable"
+            self._systemctl(system, verb, self.name).check(f"{verb[:-1]}ing {self.name}")
+        if before["active"] and not seen["active"]:
+            start_unit(system, self.manager, self.name, "start")
+        elif not before["active"]:
+            self._systemctl(system, "reset-failed", self.name)
+
+    def commands(self, system: System) -> list[RootCommand]:
+        if self.manager == "user":
+            return []
+        return [RootCommand((SYSTEMCTL, "enable", "--now", self.name))]
+
+    def record(self) -> dict[str, Any]:
+        return {"name": self.name, "manager": self.manager}
+
+    @classmethod
+    def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
+        manager = record["manager"]
+        if manager not in ("user", "system"):
+            raise ValueError(f"not a manager: {manager!r}")
+        return cls(group=group, name=record["name"], manager=manager)
+
+    def _systemctl(self, system: System, *words: str, timeout: float = 60.0) -> Result:
+        return systemctl(system, self.manager, *words, timeout=timeout)
+
+
+def systemctl(system: System, manager: Manager, *words: str, timeout: float = 60.0) -> Result:
+    """Run systemctl for one manager; the system's as root, except where it only asks."""
+    if manager == "user":
+        return system.run(["systemctl", "--user", *words], timeout=timeout)
+    root = words[0] not in ("show", "is-active", "is-enabled")
+    return system.run([SYSTEMCTL, *words], root=root, timeout=timeout)
+
+
+def show_units(system: System, manager: Manager, names: Sequence[str]) -> dict[str, UnitSeen]:
+    """Several units by one process; empty if the manager cannot be reached."""
+    if not names:
+        return {}
+    shown = systemctl(system, manager, "show", "--property", _PROPERTIES, "--", *names)
+    units: dict[str, UnitSeen] = {}
+    for block in shown.stdout.strip().split("\n\n"):
+        facts = dict(line.partition("=")[::2] for line in block.splitlines())
+        if "Id" in facts:
+            units[facts["Id"]] = UnitSeen(
+                facts.get("LoadState", "not-found"),
+                facts.get("ActiveState", "inactive"),
+                facts.get("SubState", "dead"),
+                facts.get("UnitFileState", ""),
+                facts.get("Result", "success"),
+            )
+    return units
+
+
+def start_unit(system: System, manager: Manager, name: str, verb: Literal["start", "restart"]) -> None:
+    """Start it and wait until it runs, or has failed, or is still on its way up after 20 s.
+
+    Raises:
+        CannotRun: If it failed.
+    """
+    systemctl(system, manager, verb, "--no-block", name).check(f"{verb}ing {name}")
+    deadline = system.monotonic() + _START_WAIT
+    while system.monotonic() < deadline:
+        seen = show_units(system, manager, [name]).get(name, UnitSeen())
+        if seen.active == "active" and seen.sub != "auto-restart":
+            return
+        if seen.active == "failed" or seen.sub == "auto-restart":
+            log = f"journalctl {'--user-unit' if manager == 'user' else '--unit'} {name} -n 20"
+            raise CannotRun(f"{name} does not stay up ({seen.result})", hint=f"its own words: {log}")
+        system.sleep(0.1)
+
+
+def _state(seen: UnitSeen) -> State:
+    enabled = seen.enabled in ("enabled", "enabled-runtime", "static", "alias", "linked")
+    masked = seen.load == "masked" or seen.enabled.startswith("masked")
+    return {"enabled": enabled and not masked, "active": seen.running, "masked": masked}

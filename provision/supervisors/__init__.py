@@ -1,0 +1,1 @@
+"""Who keeps the listener daemons, and a private broker, running."""

@@ -1,0 +1,248 @@
+"""System: the one door to the machine. Whatever runs, reads or writes something goes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from swarmbus.errors import CannotRun
+
+Owner = tuple[int, int]
+"""User id and group id."""
+
+RootAccess = Literal["root", "sudo", "ask", "none"]
+"""``root``: we are root. ``sudo``: sudo works without a password now. ``ask``: sudo may, if it can ask on this
+terminal. ``none``: neither."""
+
+NOT_FOUND = 127
+TIMED_OUT = 124
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a program ended.
+
+    Attributes:
+        status: Its exit status; `NOT_FOUND` if there is no such program, `TIMED_OUT` if it was stopped by us.
+    """
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended with status 0."""
+        return self.status == 0
+
+    def check(self, doing: str) -> Result:
+        """Return itself.
+
+        Args:
+            doing: What was being done, for the message: "installing mosquitto".
+
+        Raises:
+            CannotRun: If the program did not end well; the message has the last line it printed.
+        """
+        if self.ok:
+            return self
+        said = [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()]
+        reason = said[-1] if said else f"exit status {self.status}"
+        raise CannotRun(f"{doing} failed: {reason}", hint=f"see for yourself: {' '.join(self.argv)}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What lies at a path, a symbolic link not followed.
+
+    Attributes:
+        mode: Permission bits only.
+        target: Where a symbolic link points to, as written in it; None for anything else.
+    """
+
+    kind: Literal["file", "directory", "link", "other"]
+    mode: int
+    uid: int
+    gid: int
+    size: int = 0
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSeen:
+    """A living process.
+
+    Attributes:
+        start_ticks: Clock ticks from boot to its start; with the pid it names a process within one boot.
+    """
+
+    pid: int
+    start_ticks: int
+    argv: tuple[str, ...]
+    uid: int
+
+
+class System(Protocol):
+    """What the engine may ask of a machine; see `LocalSystem` for the real one.
+
+    Paths are absolute. ``root=True`` means as root: in process where we are root, else through sudo with
+    fixed programs of the system. A path of which another user could change a part raises `StorageError`.
+    """
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Environment of the programs that are run, with ``XDG_RUNTIME_DIR`` filled in where it exists."""
+        ...
+
+    @property
+    def user(self) -> User:
+        """Whose installation this is."""
+        ...
+
+    @property
+    def hostname(self) -> str:
+        """Name of the machine."""
+        ...
+
+    def account(self, name: str) -> User | None:
+        """The account called ``name``; None if there is none."""
+        ...
+
+    def which(self, program: str, path: str | None = None) -> Path | None:
+        """Absolute path of an executable, looked for along ``path`` (default: ours and the system's)."""
+        ...
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        root: bool = False,
+        stdin: bytes | None = None,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Run a program to its end.
+
+        Args:
+            argv: With ``root``, the first word must be an absolute path that only root can write.
+            timeout: In seconds; then the program is killed.
+            env: Added to `environ`; not handed on by sudo.
+        """
+        ...
+
+    def root_access(self) -> RootAccess:
+        """How we could become root; asks nothing on the terminal."""
+        ...
+
+    def become_root(self) -> bool:
+        """Have sudo ask for the password now if it must; False if root is not to be had."""
+        ...
+
+    def stat(self, path: Path) -> FileStat | None:
+        """What lies at ``path``; None if nothing does."""
+        ...
+
+    def read(self, path: Path) -> bytes | None:
+        """Content of a file, links followed; None if there is none.
+
+        Raises:
+            StorageError: If it is there and cannot be read.
+        """
+        ...
+
+    def list(self, path: Path) -> list[str]:
+        """Names in a folder, sorted; empty if there is no such folder or it cannot be read."""
+        ...
+
+    def write_file(
+        self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
+    ) -> None:
+        """Put ``data`` at ``path`` in one step: temporary file beside it, fsync, rename, fsync of the folder.
+
+        A symbolic link at ``path`` is replaced, not followed.
+        """
+        ...
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Append to a file of ours (0600), and fsync."""
+        ...
+
+    def make_dir(
+        self, path: Path, *, mode: int = 0o755, owner: Owner | None = None, root: bool = False
+    ) -> None:
+        """Make one folder; or, if it is there, give it mode and owner."""
+        ...
+
+    def remove(self, path: Path, *, root: bool = False) -> None:
+        """Remove a file or link, if it is there."""
+        ...
+
+    def remove_dir(self, path: Path, *, root: bool = False) -> bool:
+        """Remove an empty folder; False if it is not empty or not there."""
+        ...
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder of ours with all that is in it, if it is there."""
+        ...
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename within one file system; ``target`` must not be there, or be a file."""
+        ...
+
+    def spawn(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
+        """Start a background process in a session of its own, its output appended to ``log``; its pid."""
+        ...
+
+    def process(self, pid: int) -> ProcessSeen | None:
+        """The process, unless it is dead or a zombie."""
+        ...
+
+    def signal(self, process: ProcessSeen, number: int) -> None:
+        """Send a signal to exactly this process; nothing happens if it has ended."""
+        ...
+
+    def boot_id(self) -> str:
+        """A word that is another one after each boot."""
+        ...
+
+    def dial(self, host: str, port: int, data: bytes, timeout: float = 2.0) -> bytes | None:
+        """Connect, send, and return the first bytes of the answer.
+
+        Returns:
+            None if nobody accepts the connection; empty if whoever did says nothing in ``timeout`` seconds.
+        """
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder (0700) with a short path that is gone afterwards."""
+        ...
+
+    def locked(self, path: Path, wait: float) -> AbstractContextManager[None]:
+        """Hold the lock file ``path``.
+
+        Raises:
+            Conflict: If another process still held it after ``wait`` seconds; the message has its pid.
+        """
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that only goes forward."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...

@@ -1,0 +1,1 @@
+"""The tests of swarmbus; `make test` runs them."""

@@ -1,0 +1,1 @@
+"""Tests on booted Debian hosts; they need root and are skipped, with the reason, where none can be booted."""
