@@ -225,10 +225,17 @@ die_without_python() {
         what="no Python here can make virtual environments (tried ${tried#:}"
         what="${what%:}: no ensurepip)"
     fi
+    if [ -z "$package" ] && command -v apt-get >/dev/null 2>&1; then
+        # With a new Python, or with lists that know nothing, it is the usual package that is missing.
+        if [ "$tried" != : ] || ! apt-cache show python3-venv >/dev/null 2>&1; then
+            package=python3-venv
+        fi
+    fi
+    mend="apt-get update && apt-get install -y --no-install-recommends $package"
     if [ -n "$package" ] && [ "$uid" = 0 ]; then
-        die 1 "$what, and apt-get could not install $package" "Mend it with: apt-get update && apt-get install -y $package"
+        die 1 "$what, and $package could not be installed" "Mend it with: $mend"
     elif [ -n "$package" ]; then
-        die 1 "$what" "Ask an administrator to run: apt-get install -y --no-install-recommends $package"
+        die 1 "$what" "Ask an administrator to run: $mend"
     fi
     # shellcheck disable=SC2016 # the user's shell shall expand it
     die 1 "$what, and neither has its package manager" \

@@ -85,7 +85,9 @@ class Run:
     journal: Journal
     blobs: Blobs
     observer: Observer
-
+    has_root: bool = False
+    notes: list[str] = field(default_factory=list)
+    handlers: list[str] = field(default_factory=list)
 
     @classmethod
     def open(cls, system: System, layout: Layout, observer: Observer) -> Run:
@@ -115,10 +117,8 @@ def reconcile(run: Run, interrupted: Interrupted) -> None:
         if seen == entry.before:
             continue  # not begun
         if seen == entry.state or not resource.guarded:
-                first = known if known is not None and not known.adopted else entry
-            run.manifest.entries[entry.id] = replace(
-                entry, state=seen, before=first.before, blob=first.blob
-            )
+            first = known if known is not None and not known.adopted else entry
+            run.manifest.entries[entry.id] = replace(entry, state=seen, before=first.before, blob=first.blob)
     run.manifest.save(run.system, run.folder)
 
 
@@ -144,19 +144,19 @@ def apply_plan(run: Run, plan: Plan, pending: Sequence[str] = ()) -> None:
     due = dict.fromkeys(pending)
     count = _Count(len(plan.changes) + len(plan.handlers))
     for action in plan.actions:
+        for handler_id in action.resource.settle:
+            if handler_id in due:
+                _handle(run, plan, handler_id, count)
+                del due[handler_id]
         if action.verb is Verb.ADOPT:
             _note_adopted(run, action)
         elif action.verb.changes_host:
-            for handler_id in action.resource.settle:
-                if handler_id in due:
-                    _handle(run, plan, handler_id, count)
-                    del due[handler_id]
             _step(run, plan, action, count)
             due |= dict.fromkeys(action.resource.notify)
             if (needless := restart_made_needless(action)) in due:
                 run.journal.handler_done(needless)
                 del due[needless]
-    for handler_id in due:
+    for handler_id in sorted(due, key=lambda name: Handler(name, run.layout.processes).rank):
         _handle(run, plan, handler_id, count)
     run.manifest.save(run.system, run.folder)
 

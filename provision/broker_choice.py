@@ -13,14 +13,14 @@ from swarmbus.provision.root import RootStepsNeeded
 from swarmbus.provision.spec import InstallSpec
 
 BrokerChoice = Literal["none", "as-it-is", "system", "private"]
-"""``none``: another machine's, or not to be set up. ``as-it-is``: one that answers already and is not touched.
+"""``none``: another machine's, or not to be set up. ``as-it-is``: one that answers already, left as it is.
 ``system``: Debian's mosquitto under systemd. ``private``: a mosquitto process of the user's own."""
 
 
-def is_this_host(broker: str, host: Host) -> bool:
+def is_this_host(broker: str, hostname: str) -> bool:
     """Whether that address is this machine, by its text alone; nothing is looked up."""
     name = broker.strip("[]").lower()
-    if name in ("localhost", host.hostname.lower(), host.hostname.partition(".")[0].lower()):
+    if name in ("localhost", hostname.lower(), hostname.partition(".")[0].lower()):
         return True
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -36,7 +36,7 @@ def choose_broker(spec: InstallSpec, host: Host) -> BrokerChoice:
         UsageError: If the address is this machine's, but not one that a loopback listener serves.
         RootStepsNeeded: If there is no broker, and no way to get one without an administrator.
     """
-    if spec.skip_broker or not is_this_host(spec.broker, host):
+    if spec.skip_broker or not is_this_host(spec.broker, host.hostname):
         return "none"
     before = spec.chosen.get("broker")
     if before == "private":
@@ -65,7 +65,7 @@ def _choose_new(spec: InstallSpec, host: Host) -> BrokerChoice:
     if host.init == "systemd" and host.can_become_root:
         if found.version is not None and not found.reads_conf_d:
             raise UsageError(
-                f"{mosquitto.MAIN_CONFIG} does not include {mosquitto.CONF_D}, so mosquitto there cannot be extended",
+                f"{mosquitto.MAIN_CONFIG} does not include {mosquitto.CONF_D}: it cannot be extended there",
                 hint=f"give it a listener on port {spec.port}, or use --broker or --skip-broker",
             )
         if found.version is not None or installable:

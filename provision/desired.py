@@ -29,8 +29,8 @@ _MOSQUITTO_RESTART = f"system:restart:{mosquitto.UNIT}"
 
 def choose(spec: InstallSpec, host: Host) -> InstallSpec:
     """The spec with what was left to us decided."""
-    broker = choose_broker(spec, host)
-    return replace(spec, chosen={**spec.chosen, "broker": broker, "supervisor": _choose_supervisor(spec, host)})
+    decided = {"broker": choose_broker(spec, host), "supervisor": _choose_supervisor(spec, host)}
+    return replace(spec, chosen={**spec.chosen, **decided})
 
 
 def desired(spec: InstallSpec, host: Host, layout: Layout) -> Wish:
@@ -167,4 +167,7 @@ def _broker_notes(choice: BrokerChoice, spec: InstallSpec, host: Host) -> tuple[
 
 def _once(resources: list[Resource]) -> list[Resource]:
     """Each id once: two agents can share a folder."""
-    return list({resource.id: resource for resource in reversed(resources)}.values())[::-1]
+    unique: dict[str, Resource] = {}
+    for resource in resources:
+        unique.setdefault(resource.id, resource)
+    return list(unique.values())

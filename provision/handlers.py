@@ -36,9 +36,18 @@ class Handler:
         return "root" if self._who == "system" else "user"
 
     @property
+    def rank(self) -> int:
+        """Handlers of a lower rank run first: units are read, then the broker, then who connects to it."""
+        if self._what == "daemon-reload":
+            return 0
+        return 1 if self._name in ("mosquitto.service", "swarmbus-broker.service", "broker") else 2
+
+    @property
     def title(self) -> str:
         """For a human."""
-        return "have systemd read the units again" if self._what == "daemon-reload" else f"restart {self._name}"
+        return (
+            "have systemd read the units again" if self._what == "daemon-reload" else f"restart {self._name}"
+        )
 
     def is_active(self, system: System) -> bool:
         """Whether what it restarts is running."""

@@ -48,7 +48,7 @@ class PortFacts:
     """What is on the broker's port of this machine.
 
     Attributes:
-        answers: ``mqtt``; ``mqtt-refuses`` a connection without credentials; ``other`` than MQTT; ``nothing``.
+        answers: ``mqtt``; ``mqtt-refuses``: without credentials; ``other``: no MQTT; ``nothing``.
         program: With ``other``, the program that listens there; None if it is hidden from us.
     """
 
@@ -162,9 +162,9 @@ class LocalInspector:
         """By the kernel's table of sockets; root sees all, a user only his own."""
         with contextlib.suppress(psutil.Error, OSError):
             for connection in psutil.net_connections("tcp"):
-                listening = connection.status == psutil.CONN_LISTEN and connection.laddr
-                if listening and connection.laddr.port == port and connection.pid:
-                    return psutil.Process(connection.pid).name()
+                listening = connection.status == psutil.CONN_LISTEN
+                if listening and connection.laddr[1:2] == (port,) and connection.pid:
+                    return str(psutil.Process(connection.pid).name())
         return None
 
     @property
@@ -178,17 +178,22 @@ class LocalInspector:
         return platform.machine()
 
 
-def gather(system: System, *, port: int, inspector: Inspector | None = None) -> Host:
+def gather(
+    system: System, *, port: int, broker_settled: bool = False, inspector: Inspector | None = None
+) -> Host:
     """Look at the machine.
 
     Args:
         port: Of the broker, should that be this machine.
+        broker_settled: Whether the broker is one that is the user's own, or another machine's.
     """
     look = inspector or LocalInspector()
     init: Literal["systemd", "none"] = "systemd" if system.stat(Path("/run/systemd/system")) else "none"
     linger = system.stat(Path("/var/lib/systemd/linger") / system.user.name) is not None
     facts = _mosquitto(system, init)
-    settled = linger and system.stat(mosquitto.OUR_FILE) is not None
+    # Asking sudo leaves a line in the log of the system, so it is done only where root may be needed.
+    broker_settled = broker_settled or system.stat(mosquitto.OUR_FILE) is not None
+    settled = broker_settled and (linger or init != "systemd")
     return Host(
         hostname=system.hostname,
         user=system.user,

@@ -1,4 +1,5 @@
 """LocalSystem: the machine we run on."""
+# ruff: noqa: D102 - documented once, in System
 
 from __future__ import annotations
 
@@ -177,9 +178,7 @@ class LocalSystem:
     ) -> None:
         refuse_foreign_hands(path.parent, uid=self._user.uid, root=root)
         if root and not self.is_root:
-            run_as_root(
-                self, write_commands(path, data, mode=mode, owner=owner or (0, 0)), f"writing {path}"
-            )
+            run_as_root(self, write_commands(path, data, mode=mode, owner=owner or (0, 0)), f"writing {path}")
             return
         temporary = temporary_name(path)
         with self._storage(path):
@@ -356,6 +355,20 @@ class LocalSystem:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
             yield
+        finally:
+            os.close(file)
+
+    def lock_holder(self, path: Path) -> bytes | None:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(file, 1024, 0)
+        else:
+            return None
         finally:
             os.close(file)
 

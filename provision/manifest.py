@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Manifest:
             document = json.loads(data)
             if document["schema"] != SCHEMA:
                 raise StorageError(
-                    f"{path} was written by swarmbus {document.get('version')}, which is newer than {__version__}",
+                    f"{path} was written by swarmbus {document.get('version')}, newer than {__version__}",
                     hint="use that version, or a newer one",
                 )
             return cls({entry["id"]: entry_from_json(entry) for entry in document["entries"]})
@@ -141,6 +141,12 @@ class Blobs:
             self._system.make_dir(self._folder, mode=0o700)
             self._system.write_file(self._folder / name, data, mode=0o600)
         return name
+
+    def sweep(self, needed: Container[str | None]) -> None:
+        """Remove what nothing refers to any more."""
+        for name in self._system.list(self._folder):
+            if name not in needed:
+                self._system.remove(self._folder / name)
 
     def get(self, name: str | None) -> bytes | None:
         """What was kept.

@@ -70,6 +70,13 @@ class Listener:
         address = self.address or ""
         return address in _LOOPBACK or address.startswith("127.")
 
+    @property
+    def covers_loopback(self) -> bool:
+        """Whether ``127.0.0.1`` reaches it; another listener there would find the port taken."""
+        if self.interface is not None:
+            return self.interface == "lo"
+        return self.address in (None, "0.0.0.0", "::") or self.loopback  # noqa: S104  # read, not bound
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -102,6 +109,10 @@ class Configuration:
             elif line.option == "bind_interface" and found:
                 found[-1] = Listener(found[-1].port, found[-1].address, line.value)
         return tuple(found)
+
+    def serves_loopback(self, port: int) -> bool:
+        """Whether a client on this machine can reach a listener on that port by ``localhost``."""
+        return any(listener.port == port and listener.covers_loopback for listener in self.listeners)
 
     def without(self, path: Path) -> Configuration:
         """As if that file were not there."""
@@ -175,7 +186,7 @@ def additions(others: Configuration, port: int) -> Additions:
     ports: tuple[int, ...] = ()
     if not listeners:
         ports = tuple(dict.fromkeys((1883, port)))
-    elif not any(listener.port == port for listener in listeners):
+    elif not others.serves_loopback(port):
         ports = (port,)
     closed = all(listener.loopback for listener in listeners)
     said = {line.option for line in others.lines}
@@ -184,6 +195,19 @@ def additions(others: Configuration, port: int) -> Additions:
         said |= _AUTOSAVE
     settings = tuple((option, value) for option, value in SETTINGS.items() if option not in said)
     return Additions(ports, anonymous, settings)
+
+
+def with_ours(others: Configuration, ours: tuple[Line, ...]) -> Configuration:
+    """As mosquitto will read it once our file is there."""
+    rank = load_order(OUR_FILE.name)
+    index = len(others.lines)
+    for position, line in enumerate(others.lines):
+        if line.path.parent == CONF_D:
+            if load_order(line.path.name) > rank:
+                index = position
+                break
+            index = position + 1
+    return Configuration((*others.lines[:index], *ours, *others.lines[index:]), (), others.folders)
 
 
 # A trial runs a copy in which nothing leaves the scratch folder: listeners become Unix sockets, files go

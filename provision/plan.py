@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from swarmbus.provision.handlers import USER_RELOAD, Handler
+from swarmbus.provision.handlers import Handler
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Entry, Manifest
 from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, Scope, State, Verb
@@ -160,7 +160,8 @@ def make_plan(
         for command in action.resource.commands(system)
     ]
     commands += [command for handler in handlers for command in handler.commands()]
-    return Plan(tuple(actions), tuple(_reload_first(handlers)), wish.notes, tuple(commands))
+    handlers.sort(key=lambda handler: handler.rank)
+    return Plan(tuple(actions), tuple(handlers), wish.notes, tuple(commands))
 
 
 def _compare(
@@ -210,7 +211,3 @@ def restart_made_needless(action: Action) -> str:
         manager, _, name = rest.partition(":")
         return f"{manager}:restart:{name}"
     return ""
-
-
-def _reload_first(handlers: Sequence[Handler]) -> list[Handler]:
-    return sorted(handlers, key=lambda handler: handler.id != USER_RELOAD)

@@ -38,7 +38,9 @@ class PrivateBroker:
     files: tuple[Resource, ...]
 
 
-def private_broker(spec: InstallSpec, host: Host, layout: Layout, *, restart: tuple[str, ...]) -> PrivateBroker:
+def private_broker(
+    spec: InstallSpec, host: Host, layout: Layout, *, restart: tuple[str, ...]
+) -> PrivateBroker:
     """The system's executable where there is one or root can install it, else an unpacked package.
 
     Args:
@@ -63,7 +65,9 @@ def private_broker(spec: InstallSpec, host: Host, layout: Layout, *, restart: tu
         lines = tuple(mosquitto.parse(layout.broker_config, content))
         mosquitto.try_out(system, program, mosquitto.Configuration(lines), dict(environment))
 
-    config = File(group=GROUP, path=layout.broker_config, content=text, mode=0o600, judge=judge, notify=restart)
+    config = File(
+        group=GROUP, path=layout.broker_config, content=text, mode=0o600, judge=judge, notify=restart
+    )
     folders = [] if as_root else [Directory(group=GROUP, path=state, mode=0o700)]
     argv = (str(program), "-c", str(layout.broker_config))
     return PrivateBroker(argv, environment, tuple(resources), (*folders, config))

@@ -80,15 +80,14 @@ def _rerun_handlers(run: Run, journal: Interrupted, notify: dict[str, None]) -> 
             restart = f"{entry.record['manager']}:restart:{entry.record['name']}"
             active.setdefault(restart, bool(entry.before["active"]))
     whole = True
-    for handler_id in sorted(notify, key=lambda name: name != USER_RELOAD):
-        was_active = active.get(handler_id, journal.was_active.get(handler_id))
-        if was_active is None and handler_id != USER_RELOAD:
+    for handler in sorted((Handler(name, run.layout.processes) for name in notify), key=lambda one: one.rank):
+        handler_id = handler.id
+        known = [told[handler_id] for told in (active, journal.was_active) if handler_id in told]
+        if not known and handler_id != USER_RELOAD:
             continue  # it never ran: what is running has not read what was undone
-        handler = Handler(handler_id, run.layout.processes)
         try:
-            handler.run_back(run.system, was_active=bool(was_active))
+            handler.run_back(run.system, was_active=all(known))
         except SwarmbusError as error:
             whole = False
             run.notes.append(f"{handler.title} failed after the rollback: {error.message}")
     return whole
-

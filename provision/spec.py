@@ -104,7 +104,8 @@ def request_from_flags(flags: Mapping[str, Any]) -> Request:
         UsageError: If one file or command is given for several agents.
     """
     ids = _several(flags.get("agent_id"))
-    own = {name: flags.get(name) for name in ("inbox", "outbox", "invoke") if flags.get(name) is not None}
+    given = {name: flags.get(name) for name in ("inbox", "outbox", "invoke")}
+    own = {name: str(value) for name, value in given.items() if value is not None}
     for name, value in own.items():
         if len(ids) > 1 and "{agent_id}" not in value:
             raise UsageError(
@@ -112,7 +113,9 @@ def request_from_flags(flags: Mapping[str, Any]) -> Request:
                 hint="write {agent_id} in it, or call init once for each agent",
             )
     agents = [
-        AgentSpec(check_agent_id(agent), **{key: text.replace("{agent_id}", agent) for key, text in own.items()})
+        AgentSpec(
+            check_agent_id(agent), **{key: text.replace("{agent_id}", agent) for key, text in own.items()}
+        )
         for agent in ids
     ]
     if own and not agents:
@@ -149,7 +152,13 @@ def request_from_document(document: Mapping[str, Any]) -> Request:
         if not all(isinstance(value, str) for value in agent.values()) or "id" not in agent:
             raise UsageError("an agent of the spec needs an id, and its values are texts")
         check_agent_id(agent["id"])
-    kinds: dict[str, type] = {"broker": str, "port": int, "scope": str, "host_types": list, "skip_broker": bool}
+    kinds: dict[str, type] = {
+        "broker": str,
+        "port": int,
+        "scope": str,
+        "host_types": list,
+        "skip_broker": bool,
+    }
     for name, kind in kinds.items():
         if name in document and not isinstance(document[name], kind):
             raise UsageError(f"{name} in the spec is {document[name]!r}, which is no {kind.__name__}")
@@ -164,7 +173,9 @@ def request_from_document(document: Mapping[str, Any]) -> Request:
     )
 
 
-def merge(request: Request, kept: InstallSpec | None, config: Mapping[str, Any] | None, system: System) -> InstallSpec:
+def merge(
+    request: Request, kept: InstallSpec | None, config: Mapping[str, Any] | None, system: System
+) -> InstallSpec:
     """The spec in force.
 
     What config.toml can say is taken from it, for it is the user's to edit; a kept spec's word counts
@@ -221,7 +232,8 @@ def _agents(
     for name in dict.fromkeys([*known, *asked]):
         if check_agent_id(name) == _RESERVED_ON_HOSTS:
             raise UsageError(
-                f"agent id {name!r} cannot be set up: its unit would be the broker's", hint="choose another id"
+                f"agent id {name!r} cannot be set up: its unit would be the broker's",
+                hint="choose another id",
             )
         said = asked.get(name, AgentSpec(name))
         table = tables.get(name, {}) if isinstance(tables, Mapping) else {}
@@ -317,5 +329,3 @@ def _refuse_unknown(document: Mapping[str, Any], known: set[str], where: str) ->
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
             raise UsageError(f"{where} has an unknown key {name!r}", hint=hint)
-
-

@@ -14,7 +14,7 @@ Owner = tuple[int, int]
 """User id and group id."""
 
 RootAccess = Literal["root", "sudo", "ask", "none"]
-"""``root``: we are root. ``sudo``: sudo works without a password now. ``ask``: sudo may, if it can ask on this
+"""``root``: we are root. ``sudo``: sudo works without a password now. ``ask``: it may, if it can ask on the
 terminal. ``none``: neither."""
 
 NOT_FOUND = 127
@@ -237,6 +237,10 @@ class System(Protocol):
         Raises:
             Conflict: If another process still held it after ``wait`` seconds; the message has its pid.
         """
+        ...
+
+    def lock_holder(self, path: Path) -> bytes | None:
+        """Content of the lock file ``path`` while some process holds its lock; None while none does."""
         ...
 
     def monotonic(self) -> float:

@@ -16,9 +16,9 @@ from typing import Self
 from swarmbus import topics
 from swarmbus.commits import GroupCommit
 from swarmbus.connection import Connection
-from swarmbus.envelope import new_id
 from swarmbus.intake import Intake, publish_receipts
 from swarmbus.mailbox import Mailbox
+from swarmbus.message_id import new_id
 from swarmbus.paths import mailbox_path
 from swarmbus.spool import Spool
 

@@ -219,6 +219,7 @@ class AgentBus:
         *,
         in_reply_to: str | None = None,
         extra: dict[str, Any] | None = None,
+        message_id: str | None = None,
         wait: Wait = "accepted",
         timeout: float = 10.0,
     ) -> Delivery:
@@ -237,6 +238,7 @@ class AgentBus:
             outbox_path: File that the message is appended to; None for none.
             in_reply_to: Id of the message that this one answers.
             extra: More keys for the envelope.
+            message_id: Its id, to try again what may have been sent already; None for a new one.
             wait: How far to wait for: ``queued``, ``accepted``, ``stored`` or ``seen``.
             timeout: Seconds; when they are over the delivery says how far it has come.
 
@@ -258,6 +260,7 @@ class AgentBus:
             priority=priority,
             reply_to=reply_to,
             extra=more,
+            message_id=message_id,
         )
         outbox = None if outbox_path is None else self._outbox(outbox_path)
         delivery = await self._submit(message, wait, timeout)

@@ -35,7 +35,8 @@ def request(agent_id: str, question: dict[str, Any], timeout: float = 10.0) -> d
         timeout: Seconds until an answer has to be there.
 
     Raises:
-        NoListener: If nobody listens on the socket.
+        NoListener: If nobody listens on the socket, or the listener ended before it answered: what was
+            asked may have been done.
         SwarmbusError: The one that the listener answered with.
         TimedOut: If it does not answer.
     """

@@ -221,8 +221,10 @@ def _as_agent_message(stored: StoredMessage) -> AgentMessage:
         content_type=stored.content_type,
         priority=stored.priority,
         reply_to=stored.reply_to,
-        **stored.extra,
     )
+    if message.model_extra is not None:
+        # Not as keyword arguments: peers choose these keys, `cls` among them.
+        message.model_extra.update(stored.extra)
     return message.mark_verified(stored.verified)
 
 

@@ -41,6 +41,7 @@ class _Sorted:
     topics: list[str] = field(default_factory=list)
     canaries: list[AgentMessage] = field(default_factory=list)
     bad: list[dict[str, Any]] = field(default_factory=list)
+    markers: list[str] = field(default_factory=list)
 
 
 class Intake:
@@ -48,7 +49,8 @@ class Intake:
 
     Args:
         on_mail: Called after a commit that brought something new.
-        on_marker: Called with the nonce of a marker that we sent to ourselves.
+        on_marker: Called with the nonce of a marker that we sent to ourselves, when all that came before
+            it is stored and acknowledged.
     """
 
     def __init__(
@@ -106,12 +108,24 @@ class Intake:
                 await asyncio.sleep(_RETRY_SECONDS)
                 if connection.lost.done():
                     return
+            except Exception as error:
+                log.exception("cannot store %d messages", len(by_kind.messages))
+                if len(burst) > 1:
+                    # One of them is to blame, and must not be in the way of the others.
+                    for arrival in burst:
+                        await self._take(connection, [arrival])
+                    return
+                if not by_kind.messages and not by_kind.canaries:
+                    raise
+                by_kind = _Sorted(bad=[_bad("unreadable", burst[0], f"cannot be stored: {ascii(error)}")])
             else:
                 break
         connection.acknowledge(burst)
         self._send_receipts(connection, by_kind, received)
         if new:
             self._on_mail()
+        for nonce in by_kind.markers:
+            self._on_marker(nonce)
 
     def _sort(self, burst: list[Arrival]) -> _Sorted:
         by_kind = _Sorted()
@@ -123,7 +137,7 @@ class Intake:
                 continue
             match topic.kind:
                 case "receipts":
-                    self._take_receipts(arrival, topic.sender)
+                    self._take_receipts(arrival, topic.sender, by_kind)
                 case "presence":
                     presence = read_presence(topic.agent_id or "", arrival.payload)
                     if presence is not None:
@@ -132,12 +146,12 @@ class Intake:
                     self._take_messages(arrival, topic.sender, by_kind)
         return by_kind
 
-    def _take_receipts(self, arrival: Arrival, vouched: str | None) -> None:
+    def _take_receipts(self, arrival: Arrival, vouched: str | None, by_kind: _Sorted) -> None:
         receipts = read_receipts(arrival.payload)
         if receipts is None or (vouched is not None and vouched != receipts["from"]):
             log.warning("passed over receipts that cannot be read, on %s", arrival.topic)
         elif isinstance(marker := receipts.get("marker"), str):
-            self._on_marker(marker)
+            by_kind.markers.append(marker)
         else:
             self._spool.on_receipts(receipts["from"], receipts)
 

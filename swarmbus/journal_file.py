@@ -126,7 +126,7 @@ class JournalFile:
         try:
             if not lock(fd, fcntl.LOCK_EX, self._lock_seconds):
                 raise StorageError(
-                    f"cannot write {self.path}: another process has kept it locked for {self._lock_seconds:g} s",
+                    f"cannot write {self.path}: another process kept it locked for {self._lock_seconds:g} s",
                     hint=f"see which: fuser -v {self.path}",
                 )
             status = os.fstat(fd)

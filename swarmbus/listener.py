@@ -20,11 +20,12 @@ from swarmbus.agent import Agent
 from swarmbus.connection import Broker, Connection, Will, client_id
 from swarmbus.control_server import ControlServer
 from swarmbus.dispatch import Dispatcher, Handler
-from swarmbus.envelope import AgentMessage, new_id
+from swarmbus.envelope import AgentMessage
 from swarmbus.errors import BrokerUnreachable
 from swarmbus.fingerprint import installed_fingerprint
 from swarmbus.link import Link
 from swarmbus.lock import session_lock
+from swarmbus.message_id import new_id
 from swarmbus.notify import notify, watchdog_seconds
 from swarmbus.operations import Operations
 from swarmbus.paths import lock_path, socket_path

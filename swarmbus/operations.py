@@ -79,6 +79,7 @@ class Operations:
             priority=question.get("priority") or "normal",
             reply_to=question.get("reply_to"),
             extra=question.get("extra"),
+            message_id=question.get("id"),
         )
         return await self._deliver(message, question)
 

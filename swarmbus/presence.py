@@ -26,6 +26,8 @@ LEASE: Final = 3
 """Renewals that may be missed before presence is stale."""
 
 _LISTING_TIMEOUT = 10.0
+_HIGHEST_WIRE = 1_000_000
+_YEAR = 366 * 86_400.0
 
 Status = Literal["online", "offline", "stale"]
 
@@ -73,14 +75,17 @@ def read_presence(agent: str, payload: bytes, now: datetime | None = None) -> Pr
         return None
     if not isinstance(said, dict) or said.get("status") not in ("online", "offline"):
         return None
-    text = {key: value for key in _TEXT if isinstance(value := said.get(key), str)}
+    # Anybody may have written it: what is not plain text is not shown, no number is trusted.
+    text = {
+        key: value for key in _TEXT if isinstance(value := said.get(key), str) and value.isprintable()
+    }
     interval = said.get("interval")
     wire = said.get("wire")
     presence = Presence(
         agent,
         said["status"],
-        wire=wire if isinstance(wire, int) else None,
-        interval=float(interval) if isinstance(interval, int | float) and interval > 0 else None,
+        wire=wire if isinstance(wire, int) and 0 <= wire <= _HIGHEST_WIRE else None,
+        interval=float(interval) if isinstance(interval, int | float) and 0 < interval <= _YEAR else None,
         **text,
     )
     if presence.status == "online" and _lease_over(presence, now or datetime.now(UTC)):
@@ -108,7 +113,10 @@ async def list_presence(connection: Connection, arrivals: asyncio.Queue[Arrival]
     try:
         async with asyncio.timeout(_LISTING_TIMEOUT):
             while (arrival := await arrivals.get()).topic != marker:
-                agent = topics.parse(arrival.topic).agent_id
+                try:
+                    agent = topics.parse(arrival.topic).agent_id
+                except ValueError:
+                    continue  # agents/Nobody!/presence: no agent has that name
                 presence = read_presence(agent, arrival.payload) if agent is not None else None
                 if presence is not None:
                     found[presence.agent] = presence

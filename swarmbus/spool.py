@@ -374,7 +374,14 @@ def read_receipts(payload: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(receipts, dict) or not isinstance(receipts.get("from"), str):
         return None
-    return receipts if is_agent_id(receipts["from"]) else None
+    if not is_agent_id(receipts["from"]):
+        return None
+    for kind in ("stored", "seen"):
+        ids = receipts.get(kind)
+        # All ids of ours are ASCII; text from outside may be what SQLite cannot compare with.
+        listed = ids if isinstance(ids, list) else []
+        receipts[kind] = [one for one in listed if isinstance(one, str) and one.isascii()]
+    return receipts
 
 
 def _delivery(

@@ -81,7 +81,7 @@ class Resource(ABC):
     Attributes:
         group: Whose it is: ``host``, ``broker`` or ``agent:<id>``; what a group no longer wants is deleted.
         notify: Handlers (`swarmbus.provision.handlers`) that must run, once, after it has changed.
-        settle: Handlers that, if they are due, must run before this is realised.
+        settle: Handlers that, if they are due, must run before this one's turn.
     """
 
     kind: ClassVar[str]
@@ -112,7 +112,7 @@ class Resource(ABC):
         """How it is now; changes nothing."""
 
     @classmethod
-    def read_all(cls, system: System, resources: Sequence[Self]) -> list[State]:
+    def read_all(cls, system: System, resources: Sequence[Resource]) -> list[State]:
         """`read` for several of one kind; kinds that can ask for many at once do."""
         return [resource.read(system) for resource in resources]
 
@@ -129,14 +129,14 @@ class Resource(ABC):
             take: The operator said that in a conflict ours is to win.
         """
 
-    def validate(self, system: System) -> None:
+    def validate(self, system: System) -> None:  # noqa: B027 - most kinds have no judge
         """Have the program that will use it judge it, before anything is changed.
 
         Raises:
             CannotRun: If that program would not accept it.
         """
 
-    def lay_beside(self, system: System) -> None:
+    def lay_beside(self, system: System) -> None:  # noqa: B027 - most kinds have no place beside
         """In a conflict: put our version where the operator can compare it."""
 
     def original(self, system: System) -> bytes | None:
@@ -174,13 +174,16 @@ class Resource(ABC):
         """
 
 
-def three_way(seen: State, wanted: State, owned: Owned | None, *, missing: bool) -> Comparison | None:
-    """The cases that are alike for every kind; None where the kind itself must decide.
+def two_way(seen: State, wanted: State, owned: Owned | None) -> Comparison:
+    """For kinds that are there or not, with nothing in between.
 
     A thing that was removed since comes back: whoever calls init asks for it.
     """
     if seen == wanted:
         return Comparison(Verb.KEEP, "as it should be") if owned else Comparison(Verb.ADOPT, "already there")
-    if missing:
-        return Comparison(Verb.CREATE, "was removed since" if owned else "is missing")
-    return None
+    return Comparison(Verb.CREATE, "was removed since" if owned else "is missing")
+
+
+def three_way(seen: State, wanted: State, owned: Owned | None, *, missing: bool) -> Comparison | None:
+    """The cases that are alike for every kind; None where the kind itself must decide."""
+    return two_way(seen, wanted, owned) if missing or seen == wanted else None

@@ -1,4 +1,5 @@
 """A folder, with the folders above it that are missing."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ class Directory(Resource):
         seen = system.stat(self.path)
         if seen is not None and seen.kind == "link":
             # A link to a folder elsewhere, on a larger disk for instance, is the user's arrangement.
-            return {"present": True, "mode": None} if system.list(self.path) else {"present": True, "kind": "link"}
+            return (
+                {"present": True, "mode": None}
+                if system.list(self.path)
+                else {"present": True, "kind": "link"}
+            )
         if seen is None:
             return ABSENT
         if seen.kind != "directory":

@@ -1,4 +1,5 @@
 """A whole file that is ours: a unit, a configuration file."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import StorageError
-from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, Scope, State, Verb, three_way
+from swarmbus.provision.resources.base import (
+    ABSENT,
+    Comparison,
+    Owned,
+    Resource,
+    Scope,
+    State,
+    Verb,
+    three_way,
+)
 from swarmbus.provision.root import RootCommand, write_commands
 from swarmbus.provision.system import System
 
@@ -76,7 +86,9 @@ class File(Resource):
         if (easy := three_way(seen, wanted, owned, missing=not seen["present"])) is not None:
             return easy if not easy.verb.changes_host else self._with_diff(system, easy.verb, easy.reason)
         if "sha256" not in seen:
-            what = {"link": "a symbolic link", "unreadable": "not readable"}.get(seen["kind"], f"a {seen['kind']}")
+            what = {"link": "a symbolic link", "unreadable": "not readable"}.get(
+                seen["kind"], f"a {seen['kind']}"
+            )
             if take and seen["kind"] == "link":
                 return self._with_diff(system, Verb.UPDATE, "is a symbolic link, to be replaced as you asked")
             return Comparison(Verb.CONFLICT, f"is {what}")
@@ -137,9 +149,7 @@ class File(Resource):
             system.remove(self.path, root=self.root)
         elif original is not None and "sha256" in before:
             owner = (before["uid"], before["gid"]) if self.root else None
-            system.write_file(
-                self.path, original, mode=int(before["mode"], 8), owner=owner, root=self.root
-            )
+            system.write_file(self.path, original, mode=int(before["mode"], 8), owner=owner, root=self.root)
 
     def commands(self, system: System) -> list[RootCommand]:
         if not self.root:
@@ -176,4 +186,6 @@ def unified_diff(old: str, new: str, path: Path, context: int = 3) -> str:
         str(path),
         n=context,
     )
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
+    )

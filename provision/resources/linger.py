@@ -1,4 +1,5 @@
 """Linger: the user's systemd, and with it our units, run from boot to shutdown, not from login to logout."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import CannotRun
-from swarmbus.provision.resources.base import Comparison, Declined, Owned, Resource, Scope, State, three_way
+from swarmbus.provision.resources.base import Comparison, Declined, Owned, Resource, Scope, State, two_way
 from swarmbus.provision.root import RootCommand, run_as_root
 from swarmbus.provision.system import System
 
@@ -52,9 +53,7 @@ class Linger(Resource):
         return {"linger": True}
 
     def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
-        easy = three_way(seen, self.wanted(system), owned, missing=not seen["linger"])
-        assert easy is not None  # there are two states
-        return easy
+        return two_way(seen, self.wanted(system), owned)
 
     def realise(self, system: System) -> State:
         self._switch(system, "enable-linger")

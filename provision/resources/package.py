@@ -1,4 +1,5 @@
 """A Debian package, installed by apt; gone again only if it was we who installed it."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from swarmbus.provision.resources.base import Comparison, Owned, Resource, Scope, State, Verb, three_way
+from swarmbus.provision.resources.base import Comparison, Owned, Resource, Scope, State, two_way
 from swarmbus.provision.root import RootCommand, run_as_root
 from swarmbus.provision.system import System
 
@@ -56,9 +57,7 @@ class Package(Resource):
         return {"installed": True}
 
     def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
-        easy = three_way(seen, self.wanted(system), owned, missing=not seen["installed"])
-        assert easy is not None  # there are two states
-        return easy
+        return two_way(seen, self.wanted(system), owned)
 
     def original(self, system: System) -> bytes | None:
         """The packages that installing it will add, itself among them."""
@@ -93,6 +92,11 @@ class Package(Resource):
 
     def commands(self, system: System) -> list[RootCommand]:
         return [RootCommand((*_APT, "update")), self._install_command]
+
+    @property
+    def commands_for_administrator(self) -> list[RootCommand]:
+        """The one command to hand to somebody else."""
+        return [RootCommand(("apt-get", "install", "-y", self.name))]
 
     def record(self) -> dict[str, Any]:
         return {"name": self.name}
@@ -146,7 +150,9 @@ def simulated_removals(output: str) -> list[str]:
 
 def _stanza(system: System, name: str) -> bytes:
     data = system.read(DPKG_STATUS) or b""
-    start = 0 if data.startswith(f"Package: {name}\n".encode()) else data.find(f"\nPackage: {name}\n".encode())
+    start = (
+        0 if data.startswith(f"Package: {name}\n".encode()) else data.find(f"\nPackage: {name}\n".encode())
+    )
     if start < 0:
         return b""
     end = data.find(b"\n\n", start + 1)

@@ -1,4 +1,5 @@
 """A background process, where there is no systemd: started by us, and known by a record of ours."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -54,16 +55,18 @@ class Process(Resource):
         return f"start {self.name} in the background"
 
     def read(self, system: System) -> State:
-        running = self.running(system)
-        return {"running": running is not None, "argv": list(self._recorded(system)) if running else None}
+        if self.running(system) is None:
+            return {"running": False}
+        record = json.loads(system.read(self._file("json")) or b"{}")
+        return {"running": True, "argv": record.get("argv"), "port": record.get("port")}
 
     def wanted(self, system: System) -> State:
-        return {"running": True, "argv": list(self.argv)}
+        return {"running": True, "argv": list(self.argv), "port": self.port}
 
     def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
         easy = three_way(seen, self.wanted(system), owned, missing=not seen["running"])
         if easy is None:
-            return Comparison(Verb.UPDATE, "runs with another command line")
+            return Comparison(Verb.UPDATE, "runs with another command line or port")
         return Comparison(easy.verb, "is not running") if easy.verb is Verb.CREATE else easy
 
     def realise(self, system: System) -> State:
@@ -111,7 +114,7 @@ class Process(Resource):
     def undo(self, system: System, before: State, original: bytes | None) -> None:
         self.stop(system)
         if before["running"] and original is not None:
-            restart(system, self.folder, self.name, json.loads(original))
+            start_again(system, self.folder, self.name, json.loads(original))
             return
         for suffix in ("json", "log"):
             system.remove(self._file(suffix))
@@ -137,21 +140,19 @@ class Process(Resource):
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
         return cls(group=group, name=record["name"], argv=(), folder=Path(record["folder"]))
 
-    def _recorded(self, system: System) -> tuple[str, ...]:
-        data = system.read(self._file("json"))
-        return tuple(json.loads(data)["argv"]) if data else ()
-
     def _file(self, suffix: str) -> Path:
         return self.folder / f"{self.name}.{suffix}"
 
 
-def restart(system: System, folder: Path, name: str, record: Mapping[str, Any] | None = None) -> None:
-    """Stop a recorded process and start it again as it was started."""
-    if record is None:
-        data = system.read(folder / f"{name}.json")
-        if data is None:
-            return
-        record = json.loads(data)
+def restart(system: System, folder: Path, name: str) -> None:
+    """Stop a recorded process and start it again as it was started; nothing happens without a record."""
+    data = system.read(folder / f"{name}.json")
+    if data is not None:
+        start_again(system, folder, name, json.loads(data))
+
+
+def start_again(system: System, folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    """Start a process from the content of its record."""
     Process(
         group="",
         name=name,

@@ -1,4 +1,5 @@
 """One key in a TOML file that is the user's: order, comments and everything else stay as they are."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -144,7 +145,9 @@ class TomlKey(Resource):
                 return text
             chain.append(chain[-1][name])
         chain[-1].pop(self.key, None)
-        for name, outer, inner in zip(reversed(self.table), reversed(chain[:-1]), reversed(chain), strict=False):
+        for name, outer, inner in zip(
+            reversed(self.table), reversed(chain[:-1]), reversed(chain), strict=False
+        ):
             if not inner:
                 del outer[name]
         return tomlkit.dumps(document)
@@ -159,8 +162,9 @@ class TomlKey(Resource):
         path, seen = self.path, system.stat(self.path)
         if seen is not None and seen.kind == "link":
             # Somebody keeps the file elsewhere, among other dotfiles: the link stays, its target is edited.
-            path = Path(str(seen.target)) if str(seen.target).startswith("/") else path.parent / str(seen.target)
+            path = (
+                Path(str(seen.target)) if str(seen.target).startswith("/") else path.parent / str(seen.target)
+            )
             seen = system.stat(path)
         mode = _NEW_FILE_MODE if seen is None else seen.mode
         system.write_file(path, text.encode(), mode=mode)
-

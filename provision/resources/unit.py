@@ -1,4 +1,5 @@
 """A systemd unit: enabled, and running."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -67,13 +68,14 @@ class Unit(Resource):
         return self.read_all(system, [self])[0]
 
     @classmethod
-    def read_all(cls, system: System, resources: Sequence[Self]) -> list[State]:
-        seen: dict[tuple[Manager, str], UnitSeen] = {}
-        for manager in sorted({resource.manager for resource in resources}):
-            names = [resource.name for resource in resources if resource.manager == manager]
-            found = show_units(system, manager, names)
-            seen |= {(manager, name): unit for name, unit in found.items()}
-        return [_state(seen.get((resource.manager, resource.name), UnitSeen())) for resource in resources]
+    def read_all(cls, system: System, resources: Sequence[Resource]) -> list[State]:
+        units = [resource for resource in resources if isinstance(resource, Unit)]
+        seen: dict[Manager, dict[str, UnitSeen]] = {}
+        managers: tuple[Manager, ...] = ("user", "system")
+        for manager in managers:
+            names = [unit.name for unit in units if unit.manager == manager]
+            seen[manager] = show_units(system, manager, names)
+        return [_state(seen[unit.manager].get(unit.name, UnitSeen())) for unit in units]
 
     def wanted(self, system: System) -> State:
         return {"enabled": True, "active": True, "masked": False}
@@ -143,7 +145,10 @@ def show_units(system: System, manager: Manager, names: Sequence[str]) -> dict[s
     shown = systemctl(system, manager, "show", "--property", _PROPERTIES, "--", *names)
     units: dict[str, UnitSeen] = {}
     for block in shown.stdout.strip().split("\n\n"):
-        facts = dict(line.partition("=")[::2] for line in block.splitlines())
+        facts: dict[str, str] = {}
+        for line in block.splitlines():
+            name, _, value = line.partition("=")
+            facts[name] = value
         if "Id" in facts:
             units[facts["Id"]] = UnitSeen(
                 facts.get("LoadState", "not-found"),

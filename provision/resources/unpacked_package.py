@@ -1,4 +1,5 @@
 """A Debian package unpacked into a folder of the user's: a broker for a user who cannot become root."""
+# ruff: noqa: D102 - documented once, in Resource
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import CannotRun
-from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, State, three_way
+from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, State, two_way
 from swarmbus.provision.resources.package import has_apt_lists
 from swarmbus.provision.system import System
 
@@ -54,9 +55,7 @@ class UnpackedPackage(Resource):
         return {"present": True}
 
     def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
-        easy = three_way(seen, self.wanted(system), owned, missing=not seen["present"])
-        assert easy is not None  # there are two states
-        return easy
+        return two_way(seen, self.wanted(system), owned)
 
     def realise(self, system: System) -> State:
         work = self._work

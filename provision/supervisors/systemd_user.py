@@ -56,7 +56,9 @@ class SystemdUser(Supervisor):
 
     def _daemon(self, group: str, unit: str, text: str, restart: str) -> Daemon:
         path = self.layout.units / unit
-        file = File(group=group, path=path, content=text, judge=judge_unit(unit), notify=(USER_RELOAD, restart))
+        file = File(
+            group=group, path=path, content=text, judge=judge_unit(unit), notify=(USER_RELOAD, restart)
+        )
         return Daemon((file,), (Unit(group=group, name=unit, settle=(USER_RELOAD,)),))
 
     def agent_restart(self, agent_id: str) -> str:

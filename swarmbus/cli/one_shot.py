@@ -26,7 +26,7 @@ def send_without_listener(
     """Send one message.
 
     Args:
-        message: The arguments of `AgentBus.send`.
+        message: Its fields, as they are in a request to the listener.
 
     Returns:
         What the listener's answer would hold: id, to, ts, state, reason; and ``unreachable`` with the
@@ -34,8 +34,9 @@ def send_without_listener(
     """
     log_to_stderr(output.verbosity())
     bus = AgentBus.from_settings(settings)
+    arguments = {("message_id" if name == "id" else name): value for name, value in message.items()}
     try:
-        delivery = asyncio.run(bus.send(**message, wait=wait, timeout=timeout))
+        delivery = asyncio.run(bus.send(**arguments, wait=wait, timeout=timeout))
     except NotDelivered as error:
         return _failed(bus.agent_id, error)
     return {

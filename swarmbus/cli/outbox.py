@@ -30,6 +30,7 @@ def command(settings: Settings, retry: bool, drop: bool, ids: tuple[str, ...], a
         raise UsageError("--retry and --drop were both given", hint="give one of them")
     if ids and not (retry or drop):
         raise UsageError("ids were given, but not what to do with them", hint="add --retry or --drop")
+    done: list[str] = []
     with existing_mailbox(agent_id) as mailbox:
         waiting = [] if mailbox is None else mailbox.outbound.undelivered()
         if retry or drop:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from io import TextIOWrapper
 from typing import Any, Final, TextIO
 
 from swarmbus.errors import StorageError, SwarmbusError
@@ -19,7 +20,7 @@ YELLOW: Final = "33"
 
 # What JSON may carry bare but a terminal acts on, or hides: DEL and C1, bidi controls, zero-width
 # characters, line separators.
-_NOT_BARE_IN_JSON = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_NOT_BARE_IN_JSON: Final = "[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 
 _verbosity = 0
 
@@ -31,7 +32,7 @@ class ReaderGone(Exception):
 def prepare() -> None:
     """Make both streams take any text: what the locale cannot show is escaped, not an error."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -80,7 +81,7 @@ def as_json(value: Any, indent: int | None = None) -> str:
     """``value`` as JSON that does nothing to a terminal."""
     is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
     text = json.dumps(value, ensure_ascii=not is_utf8, indent=indent)
-    return _NOT_BARE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(_NOT_BARE_IN_JSON, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def flush() -> None:

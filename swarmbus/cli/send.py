@@ -16,15 +16,17 @@ from swarmbus.agent_id import BROADCAST, check_agent_id, check_recipient
 from swarmbus.cli import options, output
 from swarmbus.cli.body import body_of
 from swarmbus.config import Settings
-from swarmbus.errors import ExitStatus, SwarmbusError, TimedOut, UsageError
-from swarmbus.inbox_file import render_entry
-from swarmbus.journal_file import JournalFile
+from swarmbus.errors import ExitStatus, InvalidMessage, SwarmbusError, TimedOut, UsageError
 from swarmbus.limits import PRIORITIES
+from swarmbus.message_id import new_id
 
 if TYPE_CHECKING:
+    from swarmbus.journal_file import JournalFile
     from swarmbus.spool import Wait
 
 WAITS: Final = ("accepted", "stored", "seen")
+
+_LONGEST_ID: Final = 200  # of swarmbus.envelope.AgentMessage
 
 _ON_THE_WAY: Final = ("queued", *WAITS)
 
@@ -101,7 +103,11 @@ def command(
         check_agent_id(reply_to)
     if to == BROADCAST and wait != "accepted":
         raise UsageError(f"nobody confirms a broadcast: --wait {wait}", hint="leave --wait out")
+    if in_reply_to is not None and not 0 < len(in_reply_to) <= _LONGEST_ID:
+        raise InvalidMessage(f"--in-reply-to: no message has an id of {len(in_reply_to)} characters")
+    # The id is made here: when the listener dies over the message, it is sent by another way as the same one.
     message = {
+        "id": new_id(),
         "to": to,
         "subject": subject,
         "body": body_of(body, body_file),
@@ -141,6 +147,8 @@ def _outbox(settings: Settings) -> JournalFile | None:
     path = settings.outbox_path
     if path is None:
         return None
+    from swarmbus.journal_file import JournalFile  # noqa: PLC0415  # not everybody keeps an outbox
+
     outbox = JournalFile(path, max_bytes=settings.inbox_max_bytes, keep=settings.inbox_keep, sync=False)
     outbox.check_writable()
     return outbox
@@ -154,18 +162,18 @@ def _through_listener(
     try:
         delivery = control.request(agent_id, question, timeout=timeout + 5.0)
     except TimedOut as error:
-        raise TimedOut(
-            error.message, hint=f"look before sending again: swarmbus outbox --agent-id {agent_id}"
-        ) from error
+        hint = f"do not send again what is kept: swarmbus trace --agent-id {agent_id} {message['id']}"
+        raise TimedOut(error.message, hint=hint) from error
     if delivery["state"] == "queued":
         status = control.request(agent_id, {"op": "status"})
         delivery["unreachable"] = None if status["connected"] else status["last_error"] or delivery["reason"]
-    return delivery
+    return delivery | {"by_listener": True}
 
 
 def _print(delivery: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        output.write_json({key: delivery.get(key) for key in ("id", "state", "to", "ts", "reason")})
+        facts = {key: delivery[key] for key in ("id", "state", "to", "ts")}
+        output.write_json(facts | {"reason": delivery.get("unreachable") or delivery["reason"]})
         return
     state = delivery["state"]
     colour = output.GREEN if state in WAITS else output.YELLOW
@@ -173,6 +181,8 @@ def _print(delivery: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _archive(outbox: JournalFile, delivery: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    from swarmbus.inbox_file import render_entry  # noqa: PLC0415  # as above
+
     entry = render_entry(
         "To",
         delivery["to"],

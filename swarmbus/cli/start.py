@@ -59,9 +59,13 @@ def command(settings: Settings, detach: bool, as_json: bool) -> ExitStatus:
     verbosity = output.verbosity()
 
     def run(ready: Ready) -> None:
+        def both(facts: dict[str, Any]) -> None:
+            _say_ready(facts, as_json=False)
+            ready(facts)
+
         log_to_stderr(verbosity, daemon=True)
         _announce(settings)
-        _listen(bus, settings, ready)
+        _listen(bus, settings, both)
 
     started = run_detached(agent_id, run, log)
     if as_json:

@@ -53,7 +53,6 @@ class Inbound:
                 continue
             known[message.id] = content
             outcomes.append("new")
-            extra = json.dumps(message.extra, ensure_ascii=False) if message.extra else None
             rows.append(
                 (
                     message.id,
@@ -65,7 +64,7 @@ class Inbound:
                     message.content_type,
                     message.priority,
                     message.reply_to,
-                    extra,
+                    message.extra_json(),
                     message.verified,
                     received,
                 )

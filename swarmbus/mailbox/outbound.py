@@ -25,9 +25,9 @@ class OutboundSpool:
         self._connection = connection
 
     def add(self, message_id: str, to: str, envelope: str) -> None:
-        """Keep a message until the receiver has it."""
+        """Keep a message until the receiver has it; one that is kept already stays as it is."""
         self._connection.execute(
-            "INSERT INTO outbound (id, recipient, envelope, queued) VALUES (?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO outbound (id, recipient, envelope, queued) VALUES (?, ?, ?, ?)",
             (message_id, to, envelope, time.time()),
         )
 

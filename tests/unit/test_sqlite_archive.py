@@ -83,12 +83,13 @@ def test_an_archive_of_the_existing_tool_is_continued(tmp_path: Path) -> None:
         # The columns that an archive of swarmbus-py 0.2.0 has.
         database.execute(
             "CREATE TABLE messages (id TEXT PRIMARY KEY, from_agent TEXT NOT NULL, to_agent TEXT NOT NULL, "
-            "ts TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL, content_type TEXT NOT NULL DEFAULT "
-            "'text/plain', priority TEXT NOT NULL DEFAULT 'normal', reply_to TEXT, direction TEXT NOT NULL DEFAULT "
-            "'received', error TEXT)"
+            "ts TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL, "
+            "content_type TEXT NOT NULL DEFAULT 'text/plain', priority TEXT NOT NULL DEFAULT 'normal', "
+            "reply_to TEXT, direction TEXT NOT NULL DEFAULT 'received', error TEXT)"
         )
         database.execute(
-            "INSERT INTO messages (id, from_agent, to_agent, ts, subject, body) VALUES ('0', 'a', 'b', 't', 's', 'b')"
+            "INSERT INTO messages (id, from_agent, to_agent, ts, subject, body) "
+            "VALUES ('0', 'a', 'b', 't', 's', 'b')"
         )
         database.commit()
     archive(path, message(1))

@@ -1,0 +1,360 @@
+"""Init: the function behind ``swarmbus init``. `prepare` looks and decides, `carry_out` acts.
+
+Printing and asking are the caller's::
+
+    prepared = prepare(LocalSystem(), {"agent_id": "planner"})
+    show(prepared.plan)
+    outcome = carry_out(prepared, gate=canary, observer=display)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from swarmbus.errors import Conflict, ExitStatus, ListenerRunning, SwarmbusError
+from swarmbus.provision.apply import Event, Observer, Run, Silent, apply_plan, reconcile, validate
+from swarmbus.provision.broker_choice import is_this_host
+from swarmbus.provision.desired import choose, desired
+from swarmbus.provision.host import Host, Inspector, gather
+from swarmbus.provision.journal import Interrupted, Journal
+from swarmbus.provision.layout import Layout
+from swarmbus.provision.manifest import Blobs, Entry, Manifest
+from swarmbus.provision.plan import Plan, make_plan
+from swarmbus.provision.resources.base import Verb
+from swarmbus.provision.resources.directory import Directory
+from swarmbus.provision.rollback import undo_run
+from swarmbus.provision.root import RootStepsNeeded
+from swarmbus.provision.spec import (
+    InstallSpec,
+    Request,
+    keep,
+    load_kept,
+    merge,
+    read_config,
+    request_from_flags,
+)
+from swarmbus.provision.system import System
+
+_LOCK_WAIT = 60.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is there, what is wanted, and what would be done.
+
+    Attributes:
+        resumed: Whether an earlier run was killed in the middle, which this one takes up.
+    """
+
+    system: System
+    layout: Layout
+    request: Request
+    spec: InstallSpec
+    host: Host
+    plan: Plan
+    resumed: bool = False
+    inspector: Inspector | None = None
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What the gate found after everything was done.
+
+    Attributes:
+        ok: Whether it may stay as it is.
+        summary: One line: "a message from planner to planner took 41 ms".
+        detail: For programs.
+    """
+
+    ok: bool
+    summary: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Gate = Callable[[Prepared], GateReport]
+"""Tries what was set up. A `SwarmbusError` that it raises counts as no."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended.
+
+    Attributes:
+        plan: What was carried out: the prepared one, or what was left of it.
+        handlers: Ids of those that ran.
+        rolled_back: Whether the host is again as it was before.
+        error: Why it failed; None if it did not.
+    """
+
+    plan: Plan
+    changed: bool = False
+    rolled_back: bool = False
+    gate: GateReport | None = None
+    handlers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: SwarmbusError | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether what was wanted is not there."""
+        return self.error is not None or (self.gate is not None and not self.gate.ok)
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """Failed 1 (or the error's own, when nothing was begun), conflicts 3, else 0."""
+        if self.error is not None and not self.rolled_back:
+            return self.error.exit_status
+        if self.failed:
+            return ExitStatus.NEEDS_ROOT if isinstance(self.error, RootStepsNeeded) else ExitStatus.NO
+        return ExitStatus.CONFLICT if self.plan.conflicts else ExitStatus.DONE
+
+    def as_json(self) -> dict[str, Any]:
+        """``swarmbus.plan/1`` with what became of it."""
+        error = self.error.message if self.error else None
+        document = self.plan.as_json(failed=self.failed, error=error)
+        document["changed"] = self.changed
+        document["rolled_back"] = self.rolled_back
+        document["handlers"] = list(self.handlers)
+        document["notes"] = list(self.notes)
+        gate = self.gate
+        document["gate"] = gate and {"ok": gate.ok, "summary": gate.summary, **gate.detail}
+        return document
+
+
+def prepare(
+    system: System,
+    flags: Mapping[str, Any] | Request,
+    *,
+    layout: Layout | None = None,
+    inspector: Inspector | None = None,
+) -> Prepared:
+    """Gather the facts, merge what is asked for with what was asked for before, and plan. Reads only.
+
+    Args:
+        flags: Options of ``swarmbus init`` (`spec.request_from_flags`), or a request.
+
+    Raises:
+        UsageError, Conflict, RootStepsNeeded, StorageError: If no plan can be made.
+    """
+    layout = layout or Layout.of_this_user()
+    request = flags if isinstance(flags, Request) else request_from_flags(flags)
+    folder = layout.provision
+    interrupted = Journal(system, folder).interrupted()
+    kept = load_kept(system, folder)
+    if kept is None and interrupted is not None and interrupted.spec is not None:
+        kept = InstallSpec.from_json(interrupted.spec)  # killed before it could be kept
+    asked = merge(request, kept, read_config(system, layout), system)
+    private = asked.chosen.get("broker") == "private" or not is_this_host(asked.broker, system.hostname)
+    host = gather(system, port=asked.port, broker_settled=private, inspector=inspector)
+    spec = choose(asked, host)
+    pending = interrupted.pending if interrupted else ()
+    plan = make_plan(
+        desired(spec, host, layout),
+        system,
+        Manifest.load(system, folder),
+        layout,
+        take=request.take,
+        pending=pending,
+    )
+    _refuse_other_listeners(plan, spec, layout, system)
+    return Prepared(system, layout, request, spec, host, plan, interrupted is not None, inspector)
+
+
+def _refuse_other_listeners(plan: Plan, spec: InstallSpec, layout: Layout, system: System) -> None:
+    """A listener that was started by hand holds what ours would need."""
+    starts = {action.resource.group for action in plan.changes if action.resource.kind in ("unit", "process")}
+    for agent in spec.agents:
+        if f"agent:{agent.id}" not in starts:
+            continue
+        told = system.lock_holder(layout.agent_dir(agent.id) / "listener.lock")
+        found = re.search(rb'"pid": (\d+), "role": "listener"', told or b"")
+        if found and not _is_ours(plan, agent.id):
+            pid = int(found[1])
+            raise ListenerRunning(
+                f"a listener for {agent.id!r} runs already, pid {pid}, and was not started by init",
+                hint=f"stop it, then call this again: kill {pid}",
+                pid=pid,
+            )
+
+
+def _is_ours(plan: Plan, agent_id: str) -> bool:
+    """Whether what runs is what the plan restarts or replaces."""
+    return any(
+        action.resource.group == f"agent:{agent_id}"
+        and (action.seen.get("running") or action.seen.get("active"))
+        for action in plan.actions
+    )
+
+
+def carry_out(prepared: Prepared, *, gate: Gate | None = None, observer: Observer | None = None) -> Outcome:
+    """Do what the plan says, try it, and take all of it back if it does not work.
+
+    Two runs never interleave: the second waits for a minute, and then sees what the first has done.
+
+    Raises:
+        Conflict: If another run holds the lock for too long, or the host changed since it was looked at.
+        RootStepsNeeded: If root is needed and not to be had; nothing was done.
+        CannotRun: If a program would not accept what would be written; nothing was done.
+    """
+    system, layout = prepared.system, prepared.layout
+    if prepared.plan.blocked:
+        return Outcome(prepared.plan, notes=prepared.plan.notes)
+    _make_room(system, layout)
+    with system.locked(layout.provision / "lock", _LOCK_WAIT):
+        return _carry_out(prepared, gate, observer or Silent())
+
+
+def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Outcome:
+    system = prepared.system
+    run = Run.open(system, prepared.layout, observer)
+    interrupted = run.journal.interrupted()
+    if interrupted is not None:
+        reconcile(run, interrupted)
+    if prepared.plan.changed or interrupted is not None:
+        fresh = prepare(system, prepared.request, layout=prepared.layout, inspector=prepared.inspector)
+        _refuse_other_changes(prepared.plan, fresh.plan)
+        prepared = fresh
+    plan = prepared.plan
+    if plan.blocked:
+        return Outcome(plan, notes=plan.notes)
+    begun = False
+    try:
+        if plan.changed or interrupted is not None:
+            if plan.needs_root and system.root_access() == "none":
+                raise RootStepsNeeded(
+                    "some steps need root, and there is no sudo", commands=plan.root_commands
+                )
+            validate(plan, system)
+            run.journal.begin(prepared.spec.as_json())
+            begun = True
+            apply_plan(run, plan, interrupted.pending if interrupted else ())
+        elif any(action.verb is Verb.ADOPT or action.verb is Verb.CONFLICT for action in plan.actions):
+            apply_plan(run, plan)
+        report = _pass_gate(prepared, gate, observer)
+    except (SwarmbusError, OSError, KeyboardInterrupt) as problem:
+        if not begun:
+            raise
+        rolled_back = _roll_back(run)
+        if isinstance(problem, KeyboardInterrupt):
+            raise
+        error = problem if isinstance(problem, SwarmbusError) else SwarmbusError(str(problem))
+        return _outcome(run, plan, rolled_back=rolled_back, error=error)
+    if report is not None and not report.ok:
+        rolled_back = begun and _roll_back(run)
+        return _outcome(run, plan, rolled_back=rolled_back, gate=report)
+    if begun:
+        run.journal.finish()
+        last = run.journal.last()
+        needed = {entry.blob for entry in (*run.manifest, *(last.changes if last else ()))}
+        run.blobs.sweep(needed)
+    keep(prepared.spec, system, prepared.layout.provision)
+    return _outcome(run, plan, changed=begun and plan.changed, gate=report)
+
+
+def _make_room(system: System, layout: Layout) -> None:
+    """The folder of journal and manifest: the one change that cannot be in the journal before it is made."""
+    state = Directory(group="host", path=layout.state, mode=0o700)
+    before, missing = state.read(system), state.original(system)
+    if before["present"] and system.stat(layout.provision) is not None:
+        return
+    state.realise(system)
+    system.make_dir(layout.provision, mode=0o700)
+    with system.locked(layout.provision / "lock", _LOCK_WAIT):
+        manifest = Manifest.load(system, layout.provision)
+        if not before["present"] and manifest.get(state.id) is None:
+            blob = Blobs(system, layout.provision).put(missing)
+            manifest.entries[state.id] = Entry(
+                id=state.id,
+                kind=state.kind,
+                group=state.group,
+                record=state.record(),
+                state=state.read(system),
+                before=before,
+                blob=blob,
+            )
+            manifest.save(system, layout.provision)
+
+
+def roll_back(
+    system: System, *, layout: Layout | None = None, observer: Observer | None = None
+) -> Outcome | None:
+    """Undo the run that was killed, or else the last one that finished.
+
+    Returns:
+        None if there is no run to undo.
+
+    Raises:
+        Conflict: If another run holds the lock.
+    """
+    layout = layout or Layout.of_this_user()
+    if system.stat(layout.provision) is None:
+        return None
+    with system.locked(layout.provision / "lock", _LOCK_WAIT):
+        run = Run.open(system, layout, observer or Silent())
+        killed = run.journal.interrupted()
+        journal = killed or run.journal.last()
+        if journal is None:
+            return None
+        if killed is not None:
+            reconcile(run, killed)
+        whole = _undo(run, journal, finished=killed is None)
+    error = None if whole else SwarmbusError("not everything could be taken back", hint="the notes say what")
+    return _outcome(run, Plan(()), changed=True, rolled_back=whole, error=error)
+
+
+def _roll_back(run: Run) -> bool:
+    journal = run.journal.interrupted()
+    return True if journal is None else _undo(run, journal, finished=False)
+
+
+def _undo(run: Run, journal: Interrupted, *, finished: bool) -> bool:
+    whole = undo_run(run, journal)
+    if whole and finished:
+        run.journal.forget_last()
+    elif whole:
+        run.journal.forget()
+    return whole
+
+
+def _refuse_other_changes(shown: Plan, now: Plan) -> None:
+    """What was shown may have become needless in the meantime; nothing may have come to it."""
+    agreed = {(action.resource.id, action.verb, action.comparison.diff) for action in shown.changes}
+    for action in now.changes:
+        if (action.resource.id, action.verb, action.comparison.diff) not in agreed:
+            raise Conflict(
+                f"{action.resource.id} changed after the plan was shown: {action.comparison.reason}",
+                hint="call it again, and look at the new plan",
+            )
+
+
+def _pass_gate(prepared: Prepared, gate: Gate | None, observer: Observer) -> GateReport | None:
+    if gate is None:
+        return None
+    begun = prepared.system.monotonic()
+    observer.tell(Event("gate", "send a canary", "begun"))
+    try:
+        report = gate(prepared)
+    except SwarmbusError as error:
+        report = GateReport(ok=False, summary=error.message)
+    seconds = prepared.system.monotonic() - begun
+    observer.tell(Event("gate", "send a canary", "done" if report.ok else "failed", seconds, report.summary))
+    return report
+
+
+def _outcome(run: Run, plan: Plan, **facts: Any) -> Outcome:
+    notes = (*plan.notes, *run.notes)
+    return Outcome(plan, handlers=tuple(run.handlers), notes=notes, **facts)
+
+
+__all__ = [
+    "Gate",
+    "GateReport",
+    "Outcome",
+    "Prepared",
+    "carry_out",
+    "prepare",
+    "roll_back",
+]
