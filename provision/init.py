@@ -30,6 +30,7 @@ from swarmbus.provision.root import RootStepsNeeded
 from swarmbus.provision.spec import (
     InstallSpec,
     Request,
+    forget,
     keep,
     load_kept,
     merge,
@@ -228,7 +229,8 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
                     "some steps need root, and there is no sudo", commands=plan.root_commands
                 )
             validate(plan, system)
-            run.journal.begin(prepared.spec.as_json())
+            kept = load_kept(system, prepared.layout.provision)
+            run.journal.begin(prepared.spec.as_json(), kept.as_json() if kept else None)
             begun = True
             apply_plan(run, plan, interrupted.pending if interrupted else ())
         elif any(action.verb is Verb.ADOPT or action.verb is Verb.CONFLICT for action in plan.actions):
@@ -314,6 +316,9 @@ def _undo(run: Run, journal: Interrupted, *, finished: bool) -> bool:
     whole = undo_run(run, journal)
     if whole and finished:
         run.journal.forget_last()
+        forget(run.system, run.folder)
+        if journal.spec_before is not None:
+            keep(InstallSpec.from_json(journal.spec_before), run.system, run.folder)
     elif whole:
         run.journal.forget()
     return whole

@@ -2,7 +2,7 @@
 
 One run is one file of JSON lines; a run that was killed and taken up again goes on in the same file::
 
-    {"event": "begin", "spec": {…}}
+    {"event": "begin", "spec": {…}, "spec_before": null}
     {"event": "change", "entry": {"id": "file:/…", "before": {…}, "blob": "…", "state": <intended>, …}}
     {"event": "handler", "id": "system:restart:mosquitto.service", "was_active": true}
     {"event": "done-handler", "id": "system:restart:mosquitto.service"}
@@ -24,19 +24,21 @@ from swarmbus.provision.system import System
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """What an unfinished journal tells.
+    """What a journal tells.
 
     Attributes:
         changes: In the order in which they were begun; the last may not have happened.
         pending: Handlers that were due and have not run, in the order in which they became due.
         was_active: For what a handler restarted: whether it ran before.
         spec: What the run was for; None if it was killed before it said so.
+        spec_before: What was kept when it began; None if nothing was.
     """
 
     changes: tuple[Entry, ...]
     pending: tuple[str, ...]
     was_active: dict[str, bool]
     spec: dict[str, Any] | None
+    spec_before: dict[str, Any] | None = None
 
 
 class Journal:
@@ -47,12 +49,12 @@ class Journal:
         self._path = folder / "journal.jsonl"
         self._last = folder / "journal.last"
 
-    def begin(self, spec: dict[str, Any]) -> None:
+    def begin(self, spec: dict[str, Any], before: dict[str, Any] | None) -> None:
         """A run starts, or takes up the one that is open."""
         cut_off = not (self._system.read(self._path) or b"\n").endswith(b"\n")
         if cut_off:
             self._system.append(self._path, b"\n")
-        self._write({"event": "begin", "spec": spec})
+        self._write({"event": "begin", "spec": spec, "spec_before": before})
 
     def change(self, entry: Entry) -> None:
         """This is about to be changed; ``entry.state`` is what it is to become."""
@@ -94,6 +96,7 @@ class Journal:
         pending: dict[str, None] = {}
         was_active: dict[str, bool] = {}
         spec: dict[str, Any] | None = None
+        before: dict[str, Any] | None = None
         for line in data.decode(errors="replace").splitlines():
             try:
                 event = json.loads(line)
@@ -101,7 +104,7 @@ class Journal:
                 continue  # cut off by a kill or a power cut: what it announces was not begun
             match event["event"]:
                 case "begin":
-                    spec = event["spec"]
+                    spec, before = event["spec"], event["spec_before"]
                 case "change":
                     entry = entry_from_json(event["entry"])
                     changes.append(entry)
@@ -110,7 +113,7 @@ class Journal:
                     was_active.setdefault(event["id"], event["was_active"])
                 case "done-handler":
                     pending.pop(event["id"], None)
-        return Interrupted(tuple(changes), tuple(pending), was_active, spec)
+        return Interrupted(tuple(changes), tuple(pending), was_active, spec, before)
 
     def _write(self, event: dict[str, Any]) -> None:
         self._system.append(self._path, json.dumps(event, ensure_ascii=False).encode() + b"\n")

@@ -306,7 +306,7 @@ class LocalSystem:
         try:
             seen = self.process(process.pid)
             if seen is not None and seen.start_ticks == process.start_ticks:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)

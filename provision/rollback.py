@@ -48,7 +48,8 @@ def _undo(run: Run, entry: Entry) -> bool:
             run.has_root = run.system.become_root()
         resource.undo(run.system, entry.before, run.blobs.get(entry.blob))
         seconds = run.system.monotonic() - begun
-        run.observer.tell(Event(entry.id, resource.title, "undone", seconds))
+        stays = resource.read(run.system) != entry.before  # a folder in which there is something now
+        run.observer.tell(Event(entry.id, resource.title, "left" if stays else "undone", seconds))
     _forget(run, entry)
     return touched
 

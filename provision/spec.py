@@ -290,6 +290,11 @@ def keep(spec: InstallSpec, system: System, folder: Path) -> None:
         system.write_file(path, text.encode(), mode=0o600)
 
 
+def forget(system: System, folder: Path) -> None:
+    """Keep none."""
+    system.remove(folder / "spec.json")
+
+
 def read_config(system: System, layout: Layout) -> Mapping[str, Any] | None:
     """config.toml; None if there is none, or it cannot be parsed (which the plan then says)."""
     data = system.read(layout.config)

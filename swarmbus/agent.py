@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +24,7 @@ from swarmbus.spool import Spool
 _DAY = 86_400.0
 
 
-class Agent(AbstractContextManager["Agent"]):
+class Agent:
     """An agent's two halves over one mailbox.
 
     Args:
@@ -51,16 +50,20 @@ class Agent(AbstractContextManager["Agent"]):
         )
         self._markers: dict[str, asyncio.Future[None]] = {}
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.commits.flush()
+        await self.close()
+
+    async def close(self) -> None:
+        """Have everything on the disk, and let the mailbox go."""
+        await self.commits.close()
         self.mailbox.close()
 
     async def subscribe(self, connection: Connection, *, receive: bool) -> None:

@@ -375,4 +375,4 @@ class AgentBus:
             self._link = None
         if self._agent is not None:
             agent, self._agent = self._agent, None
-            agent.__exit__(None, None, None)
+            await agent.close()

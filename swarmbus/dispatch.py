@@ -16,7 +16,6 @@ from typing import Any, Final, Protocol
 
 from swarmbus.commits import GroupCommit
 from swarmbus.envelope import AgentMessage
-from swarmbus.errors import SwarmbusError
 from swarmbus.mailbox import Mailbox, StoredMessage
 
 log = logging.getLogger(__name__)
@@ -165,8 +164,7 @@ class _Lane:
     def _advance(self, stored: list[StoredMessage]) -> None:
         seqs = [message.seq for message in stored]
         self._seq, self._attempts = seqs[-1], 0
-        # Not waited for: if it is lost, the message is handled again.
-        self._commits.add(lambda: self._mailbox.cursors.advance(self.name, seqs)).add_done_callback(_log)
+        self._commits.note(lambda: self._mailbox.cursors.advance(self.name, seqs))
 
     async def _gave_up(self, message: StoredMessage, error: Exception) -> bool:
         """Record a failure and wait; True when the message became a dead letter."""
@@ -180,9 +178,7 @@ class _Lane:
         pause = min(2.0 ** (self._attempts - 1), LONGEST_BACKOFF)
         log.warning("%s failed on %s, again in %.0f s: %s", self.name, message.id, pause, reason)
         attempts, retry_at = self._attempts, time.time() + pause
-        self._commits.add(
-            lambda: self._mailbox.cursors.failed(self.name, attempts, retry_at, reason)
-        ).add_done_callback(_log)
+        self._commits.note(lambda: self._mailbox.cursors.failed(self.name, attempts, retry_at, reason))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self.stopping.wait()
@@ -226,8 +222,3 @@ def _as_agent_message(stored: StoredMessage) -> AgentMessage:
         # Not as keyword arguments: peers choose these keys, `cls` among them.
         message.model_extra.update(stored.extra)
     return message.mark_verified(stored.verified)
-
-
-def _log(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and isinstance(error := future.exception(), SwarmbusError):
-        log.warning("%s", error.message)

@@ -81,11 +81,7 @@ class Intake:
         """Store what arrives over this connection, until cancelled."""
         while True:
             await self._wake.wait()
-            # Let the socket be drained as long as there is something: one commit for the whole burst.
-            seen = 0
-            while seen < len(self._arrived) < BURST:
-                seen = len(self._arrived)
-                await asyncio.sleep(0)
+            # While one burst is on its way to the disk, the next one gathers.
             burst, self._arrived = self._arrived[:BURST], self._arrived[BURST:]
             if not self._arrived:
                 self._wake.clear()
@@ -101,7 +97,8 @@ class Intake:
         received = time.time()
         while True:
             try:
-                new = await self._commits.add(lambda: self._store(by_kind, received))
+                work = partial(self._store, by_kind, received)
+                await self._commits.add(work, then=self._stored)
             except SwarmbusError as error:
                 # Not acknowledged: the broker keeps it, and we try again while it does.
                 log.error("cannot store %d messages: %s", len(by_kind.messages), error.message)
@@ -117,15 +114,19 @@ class Intake:
                     return
                 if not by_kind.messages and not by_kind.canaries:
                     raise
-                by_kind = _Sorted(bad=[_bad("unreadable", burst[0], f"cannot be stored: {ascii(error)}")])
+                by_kind = _Sorted(bad=[_bad("unreadable", burst[0], f"cannot be stored: {error!a}")])
             else:
                 break
         connection.acknowledge(burst)
         self._send_receipts(connection, by_kind, received)
-        if new:
-            self._on_mail()
         for nonce in by_kind.markers:
             self._on_marker(nonce)
+
+    def _stored(self, new: int) -> None:
+        # Handlers need not wait for the disk: what a power cut takes back was not acknowledged, comes again,
+        # and is known to them by its id.
+        if new:
+            self._on_mail()
 
     def _sort(self, burst: list[Arrival]) -> _Sorted:
         by_kind = _Sorted()
@@ -201,7 +202,7 @@ class Intake:
             publish_receipts(
                 connection, self._agent_id, canary.from_agent, {"canary": canary.id, "hops": hops}
             )
-            self._commits.add(partial(self._mailbox.inbound.forget_canary, canary.id))
+            self._commits.note(partial(self._mailbox.inbound.forget_canary, canary.id))
 
 
 def publish_receipts(

@@ -1,4 +1,4 @@
-"""What a message that we write may hold; apart from `swarmbus.envelope` because a cheap send needs these too."""
+"""What a message that we write may hold; apart from the envelope, because a cheap send needs these too."""
 
 from __future__ import annotations
 

@@ -94,7 +94,9 @@ class Listener:
             MailboxError, StorageError: If the mailbox, the socket or a handler's file cannot be used.
         """
         async with session_lock(lock_path(self._agent_id), self._agent_id, "listener"):
-            with Agent(self._agent_id, keep_days=self._keep_days, on_mail=self._announce_mail) as self._agent:
+            async with Agent(
+                self._agent_id, keep_days=self._keep_days, on_mail=self._announce_mail
+            ) as self._agent:
                 await self._run_with_mailbox()
 
     def stop(self) -> None:

@@ -76,9 +76,7 @@ def read_presence(agent: str, payload: bytes, now: datetime | None = None) -> Pr
     if not isinstance(said, dict) or said.get("status") not in ("online", "offline"):
         return None
     # Anybody may have written it: what is not plain text is not shown, no number is trusted.
-    text = {
-        key: value for key in _TEXT if isinstance(value := said.get(key), str) and value.isprintable()
-    }
+    text = {key: value for key in _TEXT if isinstance(value := said.get(key), str) and value.isprintable()}
     interval = said.get("interval")
     wire = said.get("wire")
     presence = Presence(

@@ -43,7 +43,7 @@ async def drain_session(
     """
     mail = asyncio.Event()
     async with session_lock(lock_path(agent_id), agent_id, "reader"):
-        with Agent(agent_id, keep_days=keep_days, on_mail=mail.set) as agent:
+        async with Agent(agent_id, keep_days=keep_days, on_mail=mail.set) as agent:
             async with await Connection.open(
                 broker,
                 client_id=client_id(agent_id, listener=True),
@@ -64,7 +64,7 @@ async def drain_session(
 
 async def tell_seen(agent_id: str, broker: Broker, *, keep_days: float) -> None:
     """Tell senders what the agent has just seen, over a connection of its own."""
-    with Agent(agent_id, keep_days=keep_days) as agent:
+    async with Agent(agent_id, keep_days=keep_days) as agent:
         if agent.mailbox.inbound.seen_to_tell(1):
             async with await Connection.open(broker, client_id=client_id(agent_id)) as connection:
                 await agent.tell_seen(connection)

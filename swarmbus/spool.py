@@ -122,24 +122,25 @@ class Spool:
         """
         envelope = message.to_wire()
         message_id = message.id
-        await self._commits.add(lambda: self._mailbox.outbound.add(message_id, message.to, envelope))
-        self._envelopes[message_id] = envelope
-        recipient = self._recipient(message.to)
-        recipient.ready.append(message_id)
-        self._plan_pump()
+        kept = self._commits.add(
+            lambda: self._mailbox.outbound.add(message_id, message.to, envelope),
+            then=lambda _: self._enqueue(message.to, message_id, envelope),
+        )
         if wait == "queued":
+            await kept
             return _delivery(message, "queued")
-        if not self.connected:
-            return _delivery(message, "queued", "the broker is not reachable")
-        future: asyncio.Future[Delivery] = self._loop.create_future()
-        self._waiting.setdefault(message_id, []).append((wait, message, future))
+        answer: asyncio.Future[Delivery] = self._loop.create_future()
+        self._waiting.setdefault(message_id, []).append((wait, message, answer))
         try:
+            await kept  # on its way already; but nothing is promised that is not on the disk
+            if not self.connected and not answer.done():
+                return _delivery(message, "queued", "the broker is not reachable")
             async with asyncio.timeout(timeout):
-                return await future
+                return await answer
         except TimeoutError:
             return self._known(message)
         finally:
-            self._forget_waiter(message_id, future)
+            self._forget_waiter(message_id, answer)
 
     def attach(self, connection: Connection) -> None:
         """Send over this connection from now on; the caller subscribes to presence of `watched`."""
@@ -171,7 +172,7 @@ class Spool:
 
     def expire(self) -> None:
         """Give up what has waited for longer than messages are kept."""
-        self._commit_soon(lambda: self._mailbox.outbound.expire(time.time() - self._keep_seconds))
+        self._commits.note(lambda: self._mailbox.outbound.expire(time.time() - self._keep_seconds))
 
     def on_presence(self, presence: Presence) -> None:
         """A receiver's presence was heard: it may have come back, and may be owed to."""
@@ -180,7 +181,7 @@ class Spool:
             return
         if self._wires.get(presence.agent, -1) != presence.wire:
             self._wires[presence.agent] = presence.wire
-            self._commit_soon(lambda: self._mailbox.peers.learn(presence.agent, presence.wire))
+            self._commits.note(lambda: self._mailbox.peers.learn(presence.agent, presence.wire))
         if recipient.see(presence):
             recipient.send_again()
         self._plan_pump()
@@ -193,7 +194,7 @@ class Spool:
             if not ids:
                 continue
             recipient.confirm(ids)
-            self._commit_soon(lambda kind=kind, ids=ids: self._mailbox.outbound.receipt(kind, ids, receiver))
+            self._commits.note(lambda kind=kind, ids=ids: self._mailbox.outbound.receipt(kind, ids, receiver))
             for message_id in ids:
                 self._envelopes.pop(message_id, None)
                 self._tell(message_id, receiver, kind, final=kind == "seen")
@@ -225,6 +226,11 @@ class Spool:
                 # Sent before the first PUBLISH: retained presence comes before that one's PUBACK.
                 self._watch(self._connection, agent)
         return recipient
+
+    def _enqueue(self, to: str, message_id: str, envelope: str) -> None:
+        self._envelopes[message_id] = envelope
+        self._recipient(to).ready.append(message_id)
+        self._plan_pump()
 
     def _watch(self, connection: Connection, agent: str) -> None:
         task = self._loop.create_task(connection.subscribe([(topics.presence(agent), 0)]))
@@ -285,7 +291,7 @@ class Spool:
             # Its session was lost, with the broker's memory for instance; it will be back.
             reason = f"the broker has no session of {recipient.agent} at present"
             self._owe(recipient, ids)
-            self._commit_soon(lambda: self._mailbox.outbound.defer(ids, reason, None))
+            self._commits.note(lambda: self._mailbox.outbound.defer(ids, reason, None))
             self._tell_all(ids, recipient, "queued", reason, now=True)
         elif code == NO_MATCHING_SUBSCRIBERS:
             self._fail(ids, recipient, "no-subscriber", f"nobody has ever listened as {recipient.agent}")
@@ -301,7 +307,7 @@ class Spool:
         done = not recipient.confirms
         if not done:
             self._owe(recipient, ids)
-        self._commit_soon(lambda: self._mailbox.outbound.accepted(ids, done=done, next_try=None))
+        self._commits.note(lambda: self._mailbox.outbound.accepted(ids, done=done, next_try=None))
         reason = None
         if done and recipient.agent != BROADCAST:
             reason = f"{recipient.agent} does not say what it has stored"
@@ -324,7 +330,7 @@ class Spool:
         return row is None or row.done
 
     def _fail(self, ids: list[str], recipient: Recipient, failure: Failure, reason: str) -> None:
-        self._commit_soon(lambda: self._mailbox.outbound.fail(ids, failure, reason))
+        self._commits.note(lambda: self._mailbox.outbound.fail(ids, failure, reason))
         for message_id in ids:
             self._envelopes.pop(message_id, None)
         self._tell_all(ids, recipient, failure, reason, final=True)
@@ -361,9 +367,6 @@ class Spool:
             self._waiting[message_id] = left
         else:
             self._waiting.pop(message_id, None)
-
-    def _commit_soon(self, work: Any) -> None:
-        self._commits.add(work).add_done_callback(_log_failure)
 
 
 def read_receipts(payload: bytes) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ IS_ROOT = os.geteuid() == 0
 NUMBER = 61234  # of the user in the sandbox, and of its group
 NAME = "sbpi"
 
-pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root, for a mount namespace")
 
 

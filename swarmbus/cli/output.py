@@ -97,6 +97,14 @@ def say(text: str) -> None:
         return  # nobody listens; the exit status still tells
 
 
+def say_part(text: str) -> None:
+    """`say` without adding a line end."""
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
 def warn(text: str) -> None:
     """Tell the person something that is amiss, but does not stop us."""
     say(f"{paint('warning:', YELLOW, stream=sys.stderr)} {text}")

@@ -1,6 +1,7 @@
 """The mailbox file: opening, schema, transactions, and SQLite's errors in our words.
 
-WAL with ``synchronous=FULL``: a commit is on the disk when it returns (sqlite.org/pragma.html).
+WAL with ``synchronous=NORMAL``: a commit outlives this process at once, and a power cut after `Mailbox.sync`,
+which does what ``FULL`` does at each commit (sqlite.org/pragma.html), but when we choose.
 The listener daemon, ``read``, ``send`` and doctor open the same file side by side.
 """
 
@@ -27,6 +28,8 @@ SCHEMA_VERSION = 1
 
 _APPLICATION_ID = 0x53574D42  # "SWMB": file(1) and we tell the file from another program's
 _BUSY_TIMEOUT_S = 10.0
+
+_sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 _SCHEMA = """
 CREATE TABLE inbound (
@@ -116,6 +119,7 @@ class Mailbox:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._log: int | None = None
         self.inbound = Inbound(connection)
         self.outbound = OutboundSpool(connection)
         self.cursors = Cursors(connection)
@@ -173,10 +177,16 @@ class Mailbox:
     def close(self) -> None:
         """Close the file; what was committed stays."""
         self._connection.close()
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, durable when the block is left; not to be nested.
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing; not to be nested.
+
+        Args:
+            durable: Whether it is on the disk when the block is left; if not, call `sync`.
 
         Raises:
             StorageError: If it could not be written; nothing of the block is kept.
@@ -184,6 +194,7 @@ class Mailbox:
         """
         with _in_our_words(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
+            before = self._connection.total_changes
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -192,6 +203,27 @@ class Mailbox:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+        if durable and self._connection.total_changes > before:
+            self.sync()
+
+    def sync(self) -> None:
+        """Have the disk hold what was committed; may be called from another thread.
+
+        Raises:
+            StorageError: If the disk does not take it.
+        """
+        try:
+            # Any descriptor of the file does, for fsync(2) is about the file; and the file stays the same
+            # one as long as we have the database open (sqlite.org/walformat.html, 1).
+            if self._log is None:
+                self._log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                _sync_folder(self.path.parent)
+            _sync_data(self._log)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the mailbox {self.path}: {error.strerror}",
+                hint="check free space (df -h), and the owner and mode of the file",
+            ) from error
 
     def take(self, consumer: str, limit: int, *, peek: bool = False) -> list[StoredMessage]:
         """The next messages for a consumer (`Inbound.take`), in a transaction of its own."""
@@ -221,7 +253,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     if version and application != _APPLICATION_ID:
         raise MailboxError(f"{path} is another program's database", hint="move it away")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -1024")  # KiB: an idle listener is a small one
     if version == SCHEMA_VERSION:
         return
@@ -233,6 +265,14 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.lab.mosquitto import Broker
+
 ENTRY = b"\n## ["
 
 
@@ -30,15 +32,15 @@ class Side:
         name: As it is called in the tables.
         program: The folder of its ``python`` and ``swarmbus``.
         home: A folder for its files.
-        port: The broker's.
         senders_listen: Whether ``planner``, who sends, has a listener daemon too.
     """
 
-    def __init__(self, name: str, program: Path, home: Path, port: int, *, senders_listen: bool) -> None:
+    def __init__(self, name: str, program: Path, home: Path, *, senders_listen: bool) -> None:
         self.name = name
         self.program = program
         self.home = home
-        self.port = port
+        # A broker each. Its cap is raised for both: what is measured is not what mosquitto drops.
+        self._broker = Broker(home / "broker", ["max_queued_messages 100000"])
         self.inbox = home / "coder-inbox.md"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SWARMBUS", "XDG"))}
         self.environment = {**kept, "HOME": str(home)}
@@ -46,7 +48,7 @@ class Side:
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self.home.mkdir(parents=True)
+        self._broker.start()
         for agent_id in self._ids:
             log = (self.home / f"{agent_id}.log").open("wb")
             self._daemons.append(
@@ -84,7 +86,13 @@ class Side:
             daemon.terminate()
         for daemon in self._daemons:
             daemon.wait(20)
+        self._broker.terminate()
         shutil.rmtree(self.home)
+
+    @property
+    def port(self) -> int:
+        """The broker's port."""
+        return self._broker.port
 
     @property
     def daemon(self) -> int:

@@ -100,9 +100,10 @@ def _unpack(into: Path, options: Sequence[str] = ()) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     packages = partial / "packages"
     packages.mkdir(parents=True)
-    wanted = ["apt-get", "-qq", "--print-uris", "--no-install-recommends", *options, "install", "mosquitto"]
-    # 'http://…/mosquitto_2.0.11-1.2%2bdeb12u2_amd64.deb' mosquitto_2.0.11-1.2+deb12u2_amd64.deb 234 MD5Sum:…
-    names = [line.split()[1].split("_")[0] for line in _run(wanted).splitlines()]
+    # Not --print-uris, which leaves out what is in apt's archive already.
+    simulate = ["apt-get", "-qq", "--simulate", "--no-install-recommends", *options, "install", "mosquitto"]
+    # Inst mosquitto (2.0.11-1.2+deb12u2 Debian:12.12/oldstable [amd64])
+    names = [line.split()[1] for line in _run(simulate).splitlines() if line.startswith("Inst ")]
     _run(["apt-get", "-q", *options, "download", *names], cwd=packages)
     for package in sorted(packages.iterdir()):
         _run(["dpkg", "-x", str(package), str(partial)])

@@ -1,0 +1,121 @@
+"""What a check is: a record with a stable code, a function that looks at facts, and a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from swarmbus.provision.facts import Facts
+
+Scope = Literal["host", "broker", "agent"]
+"""What it is run for: once, for each broker, or for each agent."""
+
+
+class Status(StrEnum):
+    """How a check ends, from best to worst."""
+
+    OK = "ok"
+    INFO = "info"
+    SKIP = "skip"
+    """Could not look, or follows from something that is told already."""
+    WARN = "warn"
+    FAIL = "fail"
+    CRASH = "crash"
+    """The check itself is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check yields; one that yields nothing is ok.
+
+    Attributes:
+        message: One line with the value that was seen.
+        evidence: What was measured, by name.
+        fix: Commands for a shell, as they are to be typed; the first is preferred.
+        subject: What it is about, where that is more exact than the broker or agent the check was run for.
+    """
+
+    status: Status
+    message: str
+    evidence: Mapping[str, object] = field(default_factory=dict)
+    fix: tuple[str, ...] = ()
+    subject: str = ""
+
+
+Run = Callable[[Facts, str], Iterable[Finding]]
+"""``(facts, subject)``; the subject is a broker's name, an agent's id, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One of them.
+
+    Attributes:
+        code: ``category.kebab``; never given to another check, also when this one is gone.
+        title: What is so when all is well.
+        after: Codes of checks without which this one means nothing: if one fails, this one is not run.
+        consequence_of: Codes of checks that explain a failure of this one: if both fail, only the other is told.
+        timeout: Seconds; then it could not look.
+    """
+
+    code: str
+    title: str
+    run: Run
+    scope: Scope
+    after: tuple[str, ...] = ()
+    consequence_of: tuple[str, ...] = ()
+    timeout: float = 10.0
+
+    @property
+    def category(self) -> str:
+        """The part before the dot."""
+        return self.code.partition(".")[0]
+
+
+class Registry:
+    """Checks by code, in the order in which they are told about."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+
+    def check(
+        self,
+        code: str,
+        title: str,
+        *,
+        scope: Scope = "agent",
+        after: tuple[str, ...] = (),
+        consequence_of: tuple[str, ...] = (),
+        timeout: float = 10.0,
+    ) -> Callable[[Run], Run]:
+        """Decorator: the function below is the check of this code.
+
+        Raises:
+            ValueError: If the code is taken, or one that it depends on is not there (yet), or belongs to
+                agents while this one does not.
+        """
+        if code in self._checks:
+            raise ValueError(f"two checks with the code {code}")
+        for other in (*after, *consequence_of):
+            if other not in self._checks:
+                raise ValueError(f"{code} depends on {other}, which is not registered before it")
+            if _BREADTH[self._checks[other].scope] < _BREADTH[scope]:
+                raise ValueError(f"{code} is for each {scope} and cannot depend on {other}, which is for fewer")
+
+        def register(run: Run) -> Run:
+            self._checks[code] = Check(code, title, run, scope, after, consequence_of, timeout)
+            return run
+
+        return register
+
+    def all(self) -> tuple[Check, ...]:
+        """Every check; each comes after those that it depends on."""
+        return tuple(self._checks.values())
+
+
+_BREADTH = {"agent": 0, "broker": 1, "host": 2}
+
+REGISTRY = Registry()
+check = REGISTRY.check

@@ -1,0 +1,178 @@
+"""``swarmbus init``: an agent set up on this host; shown first, tried afterwards."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from swarmbus.cli import options, output
+from swarmbus.config import Settings, load_settings
+from swarmbus.errors import ExitStatus, SwarmbusError, UsageError
+
+if TYPE_CHECKING:
+    from swarmbus.provision.init import GateReport, Outcome, Prepared
+
+_CANARY_PATIENCE: Final = 20.0
+"""Seconds until a listener that was only just started has to be there."""
+
+_CREDENTIALS: Final = ("username", "password", "ca_cert", "client_cert", "client_key", "tls")
+
+
+@click.command("init")
+@options.with_settings
+@options.agent_id
+@click.option(
+    "--host-type",
+    type=click.Choice(["cc", "openclaw", "none"]),
+    help="The agent host to connect. [default: none]",
+)
+@options.inbox
+@click.option("--outbox", metavar="FILE", help="Append what the agent sends to this file.")
+@click.option(
+    "--invoke", metavar="COMMAND", help="Run for each message, with the body on its standard input."
+)
+@click.option("--skip-broker", is_flag=True, default=None, help="Install and configure no broker.")
+@click.option("--skip-plugin", is_flag=True, help="Connect no agent host, as --host-type none.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.connection
+@options.as_json
+def command(
+    settings: Settings,
+    host_type: str | None,
+    skip_broker: bool | None,
+    skip_plugin: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> ExitStatus:
+    """Set up an agent on this host: broker, listener daemon, all that keeps them running.
+
+    Without --agent-id: the agents that are set up here already, or else one named after the host. Shows what
+    it would do, asks once, does it, and sends a message through all of it; if that fails, all is taken back.
+    A second run changes nothing.
+
+    Exit status 1: failed. 3: somebody else's change is in the way. 4: root is needed.
+    """
+    from swarmbus.cli.init_show import Progress, show_plan  # noqa: PLC0415  # --help loads no engine
+    from swarmbus.provision.init import carry_out, prepare  # noqa: PLC0415
+    from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+
+    _refuse_what_is_not_here(settings, None if skip_plugin else host_type)
+    prepared = prepare(LocalSystem(), _flags(settings, skip_broker))
+    plan = prepared.plan
+    if dry_run:
+        if as_json:
+            output.write_json(plan.as_json())
+        else:
+            show_plan(plan, output.write)
+        return ExitStatus.CONFLICT if plan.conflicts else ExitStatus.DONE
+    must_ask = plan.changed and not plan.blocked and not yes
+    if must_ask and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
+        raise UsageError(
+            "there is no terminal to ask on", hint="look at the plan with --dry-run, and add --yes"
+        )
+    show_plan(plan, output.say_part)
+    if must_ask and not click.confirm("Do this?", default=True, err=True):
+        output.say("nothing was changed")
+        return ExitStatus.NO
+    with Progress(sys.stderr) as progress:
+        outcome = carry_out(prepared, gate=_canary, observer=progress)
+    if as_json:
+        output.write_json(outcome.as_json())
+    _tell(prepared, outcome, as_json=as_json)
+    return outcome.exit_status
+
+
+def _refuse_what_is_not_here(settings: Settings, host_type: str | None) -> None:
+    """Say no to what this release would have to leave out, before anything is changed."""
+    if host_type in ("cc", "openclaw"):
+        raise UsageError(
+            f"--host-type {host_type}: this release sets up the bus only, and connects no agent host",
+            hint="use --host-type none; the agent can call swarmbus send, read and watch",
+        )
+    if settings.broker == "tailscale" and settings.sources.get("broker") == "flag":
+        raise UsageError(
+            "--broker tailscale: this release does not look for the broker by Tailscale",
+            hint="give its MagicDNS name or address: --broker HOST.TAILNET.ts.net",
+        )
+    if given := [name for name in _CREDENTIALS if settings.sources.get(name) == "flag"]:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')}: init writes no credentials",
+            hint="put them into config.toml first: username, password_file, ca_cert, client_cert, client_key",
+        )
+
+
+def _flags(settings: Settings, skip_broker: bool | None) -> dict[str, Any]:
+    """What was asked for this time: flags; of the environment, which no daemon will have, where the bus is."""
+    asked = {
+        name: getattr(settings, name)
+        for name in ("inbox", "outbox", "invoke")
+        if settings.sources.get(name) == "flag"
+    }
+    for name in ("agent_id", "broker", "port"):
+        if settings.sources.get(name) in ("flag", "environment"):
+            asked[name] = getattr(settings, name)
+    return {**asked, "skip_broker": skip_broker}
+
+
+def _canary(prepared: Prepared) -> GateReport:
+    """One message for each agent, from it to itself, through broker, listener, mailbox and receipt."""
+    from swarmbus.provision.canary import canary  # noqa: PLC0415  # as above
+    from swarmbus.provision.init import GateReport  # noqa: PLC0415
+
+    results = [
+        canary(load_settings({"agent_id": agent.id}), patience=_CANARY_PATIENCE)
+        for agent in prepared.spec.agents
+    ]
+    first = next((result for result in results if not result.ok), results[0])
+    return GateReport(
+        ok=first.ok, summary=first.summary, detail={"canaries": [result.as_dict() for result in results]}
+    )
+
+
+def _tell(prepared: Prepared, outcome: Outcome, *, as_json: bool) -> None:
+    """What came of it, and what to do now."""
+    for note in outcome.notes[len(outcome.plan.notes) :]:
+        output.say(f"note: {note}")  # the plan's own were shown with it
+    error = _error(outcome)
+    if error is not None:
+        output.complain("swarmbus init", error)
+    elif not as_json:
+        _tell_success(prepared, outcome)
+
+
+def _error(outcome: Outcome) -> SwarmbusError | None:
+    if outcome.plan.blocked:
+        first = outcome.plan.conflicts[0]
+        return UsageError(
+            f"{first.resource.title}: {first.comparison.reason}",
+            hint="nothing was changed; swarmbus init --dry-run",
+        )
+    if not outcome.failed:
+        return None
+    back = "everything was taken back" if outcome.rolled_back else "what was done before stays"
+    if outcome.error is not None:
+        hint = f"{back}; {outcome.error.hint}" if outcome.error.hint else back
+        return SwarmbusError(outcome.error.message, hint=hint)
+    summary = outcome.gate.summary if outcome.gate else "failed"
+    return SwarmbusError(summary, hint=f"{back}; swarmbus doctor says more")
+
+
+def _tell_success(prepared: Prepared, outcome: Outcome) -> None:
+    if outcome.gate is not None:
+        for result in outcome.gate.detail["canaries"]:
+            hops = "  ".join(
+                f"{hop} {milliseconds:.0f} ms" for hop, milliseconds in result["hops_ms"].items()
+            )
+            output.write_lines([f"canary of {result['agent']}: {output.paint('ok', output.GREEN)}  {hops}"])
+    agent = prepared.spec.agents[-1].id
+    output.write_lines(
+        [
+            "try next:",
+            f"  swarmbus send --agent-id {agent} --to {agent} --subject hello --body 'Can you hear me?'",
+            f"  swarmbus read --agent-id {agent}",
+        ]
+    )
