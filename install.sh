@@ -25,7 +25,7 @@ with the options given; without any, init sets up one agent named after this hos
   --no-init    only install
   -h, --help   show this
 
-Where standard input is no terminal, init is given --yes. The exit status is that of init; 1 when the installation
+Where there is no terminal to ask on, init is given --yes. The exit status is that of init; 1 when the installation
 failed, 3 when another swarmbus is in the way.
 TEXT
 }
@@ -460,7 +460,9 @@ exec 9>&- # what init leaves running must not hold the lock
 
 status=0
 if [ "$run_init" = yes ]; then
-    [ -t 0 ] || set -- --yes "$@"
+    if [ ! -t 0 ] || [ ! -t 2 ]; then
+        set -- --yes "$@" # nobody there to be asked
+    fi
     unset PYTHONDONTWRITEBYTECODE
     PATH="$bin:$PATH" "$link" init "$@" || status=$?
 fi

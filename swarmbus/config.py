@@ -21,7 +21,7 @@ from typing import Any
 
 from swarmbus import paths
 from swarmbus.agent_id import check_agent_id
-from swarmbus.errors import ConfigError, UsageError
+from swarmbus.errors import ConfigError, InvalidAgentId, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,10 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
         )
     _refuse_unknown(path, text, top, _NAMES, "")
     for agent_id, table in agents.items():
-        check_agent_id(agent_id)
+        try:
+            check_agent_id(agent_id)
+        except InvalidAgentId as error:
+            raise ConfigError(f"{path}: [agents.{agent_id}]: {error.message}", hint=error.hint) from error
         _refuse_unknown(path, text, table, _NAMES.keys() - {"agent_id"}, f"[agents.{agent_id}] ")
     return top, agents
 
@@ -198,7 +201,7 @@ def _refuse_unknown(
 
 
 def _typed(name: str, value: object, where: str) -> object:
-    kind = str(_NAMES[name].type).removesuffix(" | None")
+    kind = "port" if name == "port" else str(_NAMES[name].type).removesuffix(" | None")
     parse = _PARSERS[kind]
     try:
         return parse(value)
@@ -215,6 +218,12 @@ def _text(value: object) -> str:
 
 def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str) or (number := int(value)) < 0:
+        raise ValueError
+    return number
+
+
+def _port(value: object) -> int:
+    if not 0 < (number := _integer(value)) < 65_536:
         raise ValueError
     return number
 
@@ -243,12 +252,14 @@ def _boolean(value: object) -> bool:
 _PARSERS: dict[str, Callable[[object], object]] = {
     "str": _text,
     "int": _integer,
+    "port": _port,
     "float": _number,
     "bool": _boolean,
 }
 _KINDS = {
     "str": "text",
     "int": "a whole number of 0 or more",
+    "port": "a TCP port (1 to 65535)",
     "float": "a number above 0",
     "bool": "yes or no (true, false)",
 }

@@ -207,7 +207,7 @@ class _Lane:
 
 
 def _as_agent_message(stored: StoredMessage) -> AgentMessage:
-    message = AgentMessage.model_construct(
+    return AgentMessage(
         id=stored.id,
         from_agent=stored.sender,
         to=stored.to,
@@ -217,8 +217,6 @@ def _as_agent_message(stored: StoredMessage) -> AgentMessage:
         content_type=stored.content_type,
         priority=stored.priority,
         reply_to=stored.reply_to,
+        extra=stored.extra,
+        verified=stored.verified,
     )
-    if message.model_extra is not None:
-        # Not as keyword arguments: peers choose these keys, `cls` among them.
-        message.model_extra.update(stored.extra)
-    return message.mark_verified(stored.verified)

@@ -168,7 +168,8 @@ class Intake:
             elif item.kind == CANARY:
                 by_kind.canaries.append(item)
             else:
-                by_kind.messages.append(item.mark_verified(vouched is not None))
+                item.verified = vouched is not None
+                by_kind.messages.append(item)
                 by_kind.topics.append(arrival.topic)
 
     def _store(self, by_kind: _Sorted, received: float) -> int:

@@ -1,7 +1,6 @@
 """The doctor's checks: one module a category, one record a check, one page (docs/checks/CODE.md) a record.
 
-A check is a pure function over `Facts`: it starts no program, opens no file and writes nothing. Its module is
-imported here after those whose checks it depends on.
+A check is a pure function over `Facts`: it starts no program, opens no file and writes nothing.
 """
 
 from __future__ import annotations
@@ -9,25 +8,25 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from swarmbus.provision.checks import (  # isort: skip
-    python,
+from swarmbus.provision.checks import (  # noqa: F401  # for the checks that they register
     agent_files,
-    systemd,
-    broker,
     agent_listener,
-    mqtt,
-    agent_presence,
     agent_mail,
+    agent_presence,
+    broker,
     code,
+    mqtt,
+    python,
+    systemd,
 )
 from swarmbus.provision.checks.record import REGISTRY, Check, Finding, Status, check
 
-__all__ = ["CHECKS", "Check", "Finding", "Status", "check", "page"]
+__all__ = ["CATEGORIES", "CHECKS", "Check", "Finding", "Status", "check", "page"]
 
-CHECKS: tuple[Check, ...] = REGISTRY.all()
+CHECKS: tuple[Check, ...] = REGISTRY.in_order()
 
-_CATEGORIES = (python, agent_files, systemd, broker, agent_listener, mqtt, agent_presence, agent_mail, code)
-"""Imported for their records."""
+CATEGORIES = ("python", "systemd", "broker", "mqtt", "agent", "code")
+"""In the order in which they are told."""
 
 
 def page(code: str) -> str:

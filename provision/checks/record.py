@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from graphlib import TopologicalSorter
 from typing import Literal
 
 from swarmbus.provision.facts import Facts
@@ -75,7 +76,7 @@ class Check:
 
 
 class Registry:
-    """Checks by code, in the order in which they are told about."""
+    """Checks by code."""
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
@@ -93,16 +94,10 @@ class Registry:
         """Decorator: the function below is the check of this code.
 
         Raises:
-            ValueError: If the code is taken, or one that it depends on is not there (yet), or belongs to
-                agents while this one does not.
+            ValueError: If the code is taken.
         """
         if code in self._checks:
             raise ValueError(f"two checks with the code {code}")
-        for other in (*after, *consequence_of):
-            if other not in self._checks:
-                raise ValueError(f"{code} depends on {other}, which is not registered before it")
-            if _BREADTH[self._checks[other].scope] < _BREADTH[scope]:
-                raise ValueError(f"{code} is for each {scope} and cannot depend on {other}, which is for fewer")
 
         def register(run: Run) -> Run:
             self._checks[code] = Check(code, title, run, scope, after, consequence_of, timeout)
@@ -110,9 +105,21 @@ class Registry:
 
         return register
 
-    def all(self) -> tuple[Check, ...]:
-        """Every check; each comes after those that it depends on."""
-        return tuple(self._checks.values())
+    def in_order(self) -> tuple[Check, ...]:
+        """Every check, each after those that it depends on.
+
+        Raises:
+            ValueError: If one depends on a code that there is not, on itself, or, being for a broker or the
+                host, on one that is for each agent.
+        """
+        graph = {code: (*one.after, *one.consequence_of) for code, one in self._checks.items()}
+        for code, others in graph.items():
+            for other in others:
+                if other not in graph:
+                    raise ValueError(f"{code} depends on {other}, which there is not")
+                if _BREADTH[self._checks[other].scope] < _BREADTH[self._checks[code].scope]:
+                    raise ValueError(f"{code} depends on {other}, which is for fewer")
+        return tuple(self._checks[code] for code in TopologicalSorter(graph).static_order())
 
 
 _BREADTH = {"agent": 0, "broker": 1, "host": 2}

@@ -106,7 +106,7 @@ def _refuse_what_is_not_here(settings: Settings, host_type: str | None) -> None:
 
 
 def _flags(settings: Settings, skip_broker: bool | None) -> dict[str, Any]:
-    """What was asked for this time: flags; of the environment, which no daemon will have, where the bus is."""
+    """What was asked for this time: flags, and of the environment, which no daemon has, where the bus is."""
     asked = {
         name: getattr(settings, name)
         for name in ("inbox", "outbox", "invoke")
@@ -168,7 +168,8 @@ def _tell_success(prepared: Prepared, outcome: Outcome) -> None:
                 f"{hop} {milliseconds:.0f} ms" for hop, milliseconds in result["hops_ms"].items()
             )
             output.write_lines([f"canary of {result['agent']}: {output.paint('ok', output.GREEN)}  {hops}"])
-    agent = prepared.spec.agents[-1].id
+    asked = [agent.id for agent in prepared.request.agents if agent.id]
+    agent = asked[0] if asked else prepared.spec.agents[0].id
     output.write_lines(
         [
             "try next:",

@@ -29,6 +29,21 @@ Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 _SETTINGS: Final = [name for name in Settings.__slots__ if name != "sources"]
 
+
+class Seconds(click.FloatRange):
+    """A span of time, at most so many seconds."""
+
+    def __init__(self, longest: float) -> None:
+        super().__init__(0, longest)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Also refuses NaN, which is in no range and out of none."""
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:  # noqa: PLR0124
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return float(seconds)
+
+
 agent_id = click.option("--agent-id", metavar="ID", help="The agent this is for. [env: SWARMBUS_AGENT_ID]")
 inbox = click.option(
     "--inbox", metavar="FILE", help="The inbox file. [default: ~/sync/<id>-inbox.md; env: SWARMBUS_INBOX]"

@@ -64,7 +64,7 @@ _ON_THE_WAY: Final = ("queued", *WAITS)
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 86_400),
+    type=options.Seconds(86_400),
     default=10.0,
     metavar="SECONDS",
     help="How long. [default: 10]",

@@ -19,7 +19,7 @@ from swarmbus.mailbox import StoredMessage
 @options.agent_id
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 31_536_000),
+    type=options.Seconds(31_536_000),
     default=30.0,
     metavar="SECONDS",
     help="How long to wait. [default: 30]",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from tests.hosts.conftest import MakeContainer, MakeHost
-from tests.lab.hosts import Container
+from tests.lab.hosts import Container, Host
 
 SUITES = ["bookworm", "trixie"]
 INSTALL = "./swarmbus/install.sh --no-init"
@@ -116,7 +117,25 @@ def test_one_command_makes_a_bare_host_an_agent(suite: str, make_host: MakeHost)
     ran = host.ssh("./swarmbus/install.sh", timeout=600)
     assert host.ssh("systemctl --user is-active swarmbus-kitchen.service").stdout == "active\n"
     assert "swarmbus send" in ran.stdout + ran.stderr
+    # By the path that the next upgrade keeps.
+    unit = host.ssh("systemctl --user cat swarmbus-kitchen.service").stdout
+    assert "ExecStart=/home/pi/.local/share/swarmbus/venv/bin/python" in unit
     host.ssh("bash -lc 'swarmbus doctor'")
-    before = host.ssh("systemctl --user show -p MainPID swarmbus-kitchen.service").stdout
+
+    before = _listener(host)
+    again = host.ssh("./swarmbus/install.sh")
+    assert "already up to date" in again.stderr
+    assert _listener(host) == before
+
+    host.ssh("sed -i 's/^__version__ = .*/__version__ = \"99.0.1\"/' swarmbus/swarmbus/version.py")
     host.ssh("./swarmbus/install.sh")
-    assert host.ssh("systemctl --user show -p MainPID swarmbus-kitchen.service").stdout == before
+    assert _listener(host)["version"] == "99.0.1"
+    host.ssh("bash -lc 'swarmbus doctor'")
+
+
+def _listener(host: Host) -> dict[str, object]:
+    """What the running listener says of itself: its process, and the code it has loaded."""
+    ask = "import json; from swarmbus import control; print(json.dumps(control.request('kitchen', {'op': 'status'})))"
+    told = host.ssh([".local/share/swarmbus/venv/bin/python", "-c", ask]).stdout
+    status = json.loads(told)
+    return {name: status[name] for name in ("pid", "version")}

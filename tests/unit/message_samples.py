@@ -14,10 +14,12 @@ def message(
     """A message from ``planner`` to ``coder``; ``number`` makes it one of its own."""
     envelope: dict[str, Any] = {
         "id": f"00000000-0000-4000-8000-{number:012d}",
-        "from": sender,
+        "from_agent": sender,
         "to": "coder",
         "ts": datetime(2026, 4, 14, 5, 0, 59, tzinfo=UTC),
         "subject": "hello",
         "body": "got a minute?",
     }
-    return AgentMessage.model_validate(envelope | fields).mark_verified(verified)
+    known = {name: value for name, value in fields.items() if name in AgentMessage.__slots__}
+    extra = {name: value for name, value in fields.items() if name not in known}
+    return AgentMessage(**(envelope | known), extra=extra, verified=verified)

@@ -184,6 +184,7 @@ def test_the_event_loop_goes_on_while_the_disk_is_busy(tmp_path: Path) -> None:
 # What a dispatcher does: messages from the mailbox after the cursor, the cursor moved when they are handled.
 WRITER = """
 import asyncio, os, sys
+from datetime import UTC, datetime
 from pathlib import Path
 from swarmbus.envelope import AgentMessage
 from swarmbus.handlers import FileBridgeHandler
@@ -191,9 +192,9 @@ from swarmbus.handlers import FileBridgeHandler
 path, cursor, total, batch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 
 def message(number):
-    return AgentMessage.model_validate({
-        "id": f"m-{number}", "from": "planner", "to": "coder", "ts": "2026-04-14T05:00:00Z",
-        "subject": f"number {number}", "body": f"{number}\\n\\n## [x] {number}\\n" * (1 + number * 97 % 700)})
+    return AgentMessage(
+        id=f"m-{number}", from_agent="planner", to="coder", ts=datetime(2026, 4, 14, 5, tzinfo=UTC),
+        subject=f"number {number}", body=f"{number}\\n\\n## [x] {number}\\n" * (1 + number * 97 % 700))
 
 async def main():
     handler = FileBridgeHandler(path, max_bytes=400_000, keep=10_000)

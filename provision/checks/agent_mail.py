@@ -1,0 +1,88 @@
+"""What an agent's mailbox holds that nobody would otherwise notice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swarmbus.provision.checks.commands import swarmbus
+from swarmbus.provision.checks.record import Finding, Status, check
+from swarmbus.provision.facts import Facts
+
+STUCK_AFTER = 900.0
+"""Seconds; a receiver that is away for less is an ordinary thing."""
+
+
+@check("agent.quarantine", "all that came in could be read", after=("agent.mailbox",))
+def quarantine(facts: Facts, agent: str) -> Iterator[Finding]:
+    piles = [pile for pile in facts.mailbox(agent).quarantine if pile.kind != "dead-letter"]
+    if piles:
+        count = sum(pile.count for pile in piles)
+        message = f"{_messages(count)} could not be read; the latest: {piles[0].kind}, {piles[0].reason}"
+        yield Finding(
+            Status.WARN,
+            message,
+            {pile.kind: pile.count for pile in piles},
+            (swarmbus("quarantine", "--agent-id", agent), swarmbus("quarantine", "--agent-id", agent, "--drop", "all")),
+        )
+
+
+@check(
+    "agent.dead-letters",
+    "all that came in was handled",
+    after=("agent.mailbox",),
+    consequence_of=("agent.invoke-runnable", "agent.inbox-writable"),
+)
+def dead_letters(facts: Facts, agent: str) -> Iterator[Finding]:
+    for pile in facts.mailbox(agent).quarantine:
+        if pile.kind == "dead-letter":
+            message = f"{pile.handler} gave up on {_messages(pile.count)}; the latest {pile.reason}"
+            yield Finding(
+                Status.WARN,
+                message,
+                {"handler": pile.handler, "count": pile.count},
+                (
+                    swarmbus("quarantine", "--agent-id", agent),
+                    swarmbus("quarantine", "--agent-id", agent, "--drop", "all"),
+                ),
+            )
+
+
+@check(
+    "agent.outbound-stuck",
+    "all that it sent was delivered",
+    after=("agent.mailbox",),
+    consequence_of=("broker.running", "mqtt.connect", "agent.listener-running", "agent.listener-connected"),
+)
+def outbound_stuck(facts: Facts, agent: str) -> Iterator[Finding]:
+    for stuck in facts.mailbox(agent).undelivered:
+        age = facts.now() - stuck.oldest
+        if stuck.state == "waiting" and age < STUCK_AFTER:
+            continue
+        reason = f": {stuck.reason}" if stuck.reason else ""
+        if stuck.state == "waiting":
+            message = f"{_messages(stuck.count)} to {stuck.to} not delivered for {age / 60:.0f} min{reason}"
+        else:
+            message = f"{_messages(stuck.count)} to {stuck.to} given up ({stuck.state}){reason}"
+        yield Finding(
+            Status.WARN,
+            message,
+            {"to": stuck.to, "state": stuck.state, "count": stuck.count, "oldest_s": round(age)},
+            (swarmbus("outbox", "--agent-id", agent), swarmbus("outbox", "--agent-id", agent, "--retry", "all")),
+        )
+
+
+@check(
+    "agent.wake-failing",
+    "its handlers succeed",
+    after=("agent.listener-running",),
+    consequence_of=("agent.invoke-runnable", "agent.inbox-writable"),
+)
+def wake_failing(facts: Facts, agent: str) -> Iterator[Finding]:
+    for handler in facts.status(agent).get("handlers", ()):
+        if handler["attempts"] > 0:
+            message = f"{handler['name']} has failed {handler['attempts']} times on one message: {handler['last_error']}"
+            yield Finding(Status.WARN, message, handler, (swarmbus("log", "--agent-id", agent),))
+
+
+def _messages(count: int) -> str:
+    return "one message" if count == 1 else f"{count} messages"

@@ -1,0 +1,34 @@
+"""An agent as others see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swarmbus.provision.checks.commands import restart_listener
+from swarmbus.provision.checks.record import Finding, Status, check
+from swarmbus.provision.facts import CouldNotLook, Facts
+
+
+@check(
+    "agent.presence",
+    "others see it online",
+    after=("mqtt.connect", "agent.listener-running", "agent.listener-connected", "mqtt.canary"),
+)
+def presence(facts: Facts, agent: str) -> Iterator[Finding]:
+    presences = facts.visit(facts.broker_of(agent)).presences
+    if presences is None:
+        raise CouldNotLook("the broker does not let us read presence")
+    seen = presences.get(agent)
+    mine = facts.status(agent).get("instance")
+    if seen is None:
+        message = "the broker has no presence of it: to others it does not exist"
+        yield Finding(Status.FAIL, message, {"presence": ""}, restart_listener(facts, agent))
+        return
+    evidence = {"status": seen.status, "host": seen.host, "instance": seen.instance, "running": mine, "ts": seen.ts}
+    if seen.instance != mine:
+        where = f"on {seen.host}" if seen.host else "of the existing tool"
+        message = f"its presence is that of another listener, {where}: two share the id {agent}, or one left it behind"
+        yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent))
+    elif seen.status != "online":
+        message = f"its presence says {seen.status}, although its listener is connected"
+        yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent))

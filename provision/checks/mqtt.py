@@ -1,0 +1,81 @@
+"""MQTT from the agent's side: whether the broker lets us in, and a message comes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from swarmbus.errors import BrokerRefused, ConfigError
+from swarmbus.provision.bus import Visit
+from swarmbus.provision.canary import CanaryResult
+from swarmbus.provision.checks.commands import restart_listener
+from swarmbus.provision.checks.record import Finding, Status, check
+from swarmbus.provision.facts import Facts
+
+_DEAF_AFTER = 60.0
+"""Seconds without the daemon's own marker, which it sends every 20; at 40 it has dropped the connection."""
+
+
+@check("mqtt.connect", "the broker lets us in", scope="broker", after=("broker.running",), timeout=25.0)
+def connect(facts: Facts, broker: str) -> Iterator[Finding]:
+    visit = facts.visit(broker)
+    if visit.error is None:
+        version = "5" if visit.protocol == 5 else "3.1.1"
+        message = f"MQTT {version}, connected in {visit.milliseconds:.0f} ms"
+        yield Finding(Status.OK, message, {"protocol": version, "connect_ms": visit.milliseconds})
+        return
+    yield Finding(Status.FAIL, _refusal(facts, broker, visit), _evidence(visit))
+
+
+def _refusal(facts: Facts, broker: str, visit: Visit) -> str:
+    error = visit.error
+    assert error is not None
+    if isinstance(error, BrokerRefused) and error.reason_code in (0x86, 0x87):
+        user = facts.settings_at(broker).username
+        who = f"as {user!r}: wrong user name or password" if user else "without credentials: it wants some"
+        return f"{error.message} {who}; set username and password_file in {facts.layout.config}"
+    if isinstance(error, ConfigError):
+        return error.message
+    return f"{error.message}{f'; {error.hint}' if error.hint else ''}"
+
+
+def _evidence(visit: Visit) -> dict[str, object]:
+    error = visit.error
+    evidence: dict[str, object] = {"error": error.code if error else "", "after_ms": visit.milliseconds}
+    if isinstance(error, BrokerRefused) and error.reason_code is not None:
+        evidence["reason_code"] = f"0x{error.reason_code:02x}"
+    return evidence
+
+
+@check(
+    "mqtt.canary",
+    "a message comes through",
+    after=("mqtt.connect", "agent.listener-running", "agent.listener-connected"),
+    timeout=25.0,
+)
+def canary(facts: Facts, agent: str) -> Iterator[Finding]:
+    result = facts.canary(agent)
+    evidence = {f"{hop}_ms": milliseconds for hop, milliseconds in result.hops.items()}
+    if result.ok:
+        yield Finding(Status.OK, f"stored and confirmed in {result.total:.0f} ms", evidence)
+        return
+    message = f"stopped at the hop '{result.failed}': {result.reason}{_why(facts, agent, result)}"
+    fix = restart_listener(facts, agent) if result.failed in ("listener", "mailbox", "receipt") else ()
+    yield Finding(Status.FAIL, message, {"failed": result.failed or "", **evidence}, fix)
+
+
+def _why(facts: Facts, agent: str, result: CanaryResult) -> str:
+    """What else is known about a daemon that did not answer."""
+    listener = facts.listener(agent)
+    if result.failed != "listener" or listener is None:
+        return ""
+    if listener.state.startswith(("T", "t")):
+        return f"; its listener, pid {listener.pid}, is stopped (SIGSTOP): kill -CONT {listener.pid} wakes it"
+    answer = facts.answer(agent)
+    if answer is None:
+        return f"; its listener, pid {listener.pid}, does not answer on its control socket either"
+    heard = answer.get("heard")
+    if isinstance(heard, int | float) and facts.now() - heard > _DEAF_AFTER:
+        since = datetime.fromtimestamp(heard).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return f"; its listener is deaf since {since}, when it last heard itself"
+    return f"; its listener, pid {listener.pid}, is connected, and has not stored it: see its log"

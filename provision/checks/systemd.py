@@ -1,0 +1,141 @@
+"""The user's systemd: whether it runs at all, runs without a login, and knows the agents' units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from swarmbus.provision.checks.commands import init, systemctl_user
+from swarmbus.provision.checks.record import Finding, Status, check
+from swarmbus.provision.facts import CouldNotLook, Facts
+from swarmbus.provision.supervisors.systemd_user import agent_unit
+
+_LINGER = Path("/var/lib/systemd/linger")  # logind's own record: one empty file a user
+_SHOWN = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus")
+
+
+@check("systemd.absent", "systemd runs here", scope="host")
+def absent(facts: Facts, _: str) -> Iterator[Finding]:
+    if facts.has_systemd():
+        return
+    ways = {agent: facts.supervision(agent) for agent in facts.agents}
+    recorded = [agent for agent, way in ways.items() if way == "processes"]
+    if recorded:
+        how = f"background processes that swarmbus init started: {', '.join(recorded)}; none survives a reboot"
+    else:
+        how = "a listener runs only where somebody starts it"
+    yield Finding(Status.INFO, f"systemd does not run here; {how}", ways)
+
+
+@check("systemd.linger", "units run without a login", scope="host")
+def linger(facts: Facts, _: str) -> Iterator[Finding]:
+    _need_units(facts)
+    user = facts.system.user.name
+    if facts.stat(_LINGER / user) is None:
+        yield Finding(
+            Status.FAIL,
+            f"the units of {user} stop at logout and do not start at boot: linger is off",
+            {"file": str(_LINGER / user)},
+            (f"loginctl enable-linger {user}", f"sudo loginctl enable-linger {user}"),
+        )
+
+
+@check("systemd.user-bus", "the user's systemd answers", scope="host", after=("systemd.linger",))
+def user_bus(facts: Facts, _: str) -> Iterator[Finding]:
+    _need_units(facts)
+    user = facts.system.user
+    runtime = facts.system.environ.get("XDG_RUNTIME_DIR")
+    fix = (f"sudo systemctl start user@{user.uid}.service",)
+    if not runtime:
+        message = f"there is no /run/user/{user.uid} of {user.name}: the user's systemd does not run"
+        yield Finding(Status.FAIL, message, {"XDG_RUNTIME_DIR": ""}, fix)
+    elif not any(facts.stat(Path(runtime) / name) for name in ("systemd/private", "bus")):
+        message = f"nothing listens in {runtime}: the user's systemd does not run"
+        yield Finding(Status.FAIL, message, {"XDG_RUNTIME_DIR": runtime}, fix)
+
+
+@check("systemd.unit-missing", "the agent has a unit", after=("systemd.user-bus",))
+def unit_missing(facts: Facts, agent: str) -> Iterator[Finding]:
+    unit = facts.unit(agent)
+    if unit["LoadState"] != "not-found":
+        return
+    way = facts.supervision(agent)
+    if way == "processes":
+        return
+    if way == "none" and facts.listener(agent) is not None:
+        message = f"its listener runs without a unit: nothing starts it after a reboot ({agent_unit(agent)} is not there)"
+        yield Finding(Status.INFO, message, _evidence(unit), (init(agent),))
+        return
+    yield Finding(Status.FAIL, f"there is no {agent_unit(agent)}", _evidence(unit), (init(agent),))
+
+
+@check("systemd.unit-masked", "its unit is not masked", after=("systemd.user-bus",))
+def unit_masked(facts: Facts, agent: str) -> Iterator[Finding]:
+    unit, name = facts.unit(agent), agent_unit(agent)
+    if unit["LoadState"] == "masked":
+        fix = (systemctl_user("unmask", name), init(agent))
+        yield Finding(Status.FAIL, f"{name} is masked: systemd refuses to start it", _evidence(unit), fix)
+
+
+@check(
+    "systemd.unit-disabled",
+    "its unit starts at boot",
+    after=("systemd.unit-missing", "systemd.unit-masked"),
+)
+def unit_disabled(facts: Facts, agent: str) -> Iterator[Finding]:
+    unit, name = _loaded(facts, agent), agent_unit(agent)
+    if unit["UnitFileState"] not in ("enabled", "static", "alias", "linked", "generated"):
+        message = f"{name} is {unit['UnitFileState'] or 'not enabled'}: it does not start at boot"
+        yield Finding(Status.WARN, message, _evidence(unit), (systemctl_user("enable", name),))
+
+
+@check(
+    "systemd.unit-failed",
+    "its unit stays up",
+    after=("systemd.unit-missing", "systemd.unit-masked"),
+    consequence_of=("agent.mailbox", "agent.inbox-writable"),
+)
+def unit_failed(facts: Facts, agent: str) -> Iterator[Finding]:
+    unit, name = _loaded(facts, agent), agent_unit(agent)
+    again = unit["SubState"] == "auto-restart"
+    if unit["ActiveState"] == "failed" or again:
+        how = "fails again and again" if again else "has failed"
+        message = f"{name} {how}: {unit['Result']}, exit status {unit['ExecMainStatus']}"
+        if unit["Result"] == "exit-code" and unit["ExecMainStatus"] == "3":
+            message = f"{name} has failed: another listener of {agent} runs on this host"
+        fix = (
+            f"{systemctl_user('reset-failed', name)} && {systemctl_user('start', name)}",
+            f"journalctl --user-unit {name} -n 20 --no-pager",
+        )
+        yield Finding(Status.FAIL, message, _evidence(unit), fix)
+
+
+@check(
+    "systemd.reload-pending",
+    "systemd has read its unit as it is now",
+    after=("systemd.unit-missing", "systemd.unit-masked"),
+)
+def reload_pending(facts: Facts, agent: str) -> Iterator[Finding]:
+    unit, name = _loaded(facts, agent), agent_unit(agent)
+    if unit["NeedDaemonReload"] == "yes":
+        reload, restart = systemctl_user("daemon-reload"), systemctl_user("restart", name)
+        message = f"{name} or a drop-in was changed, and systemd still has the old one"
+        yield Finding(Status.FAIL, message, {"NeedDaemonReload": "yes"}, (f"{reload} && {restart}",))
+
+
+def _need_units(facts: Facts) -> None:
+    if not facts.has_systemd():
+        raise CouldNotLook("systemd does not run here")
+    if all(facts.supervision(agent) != "systemd-user" for agent in facts.agents):
+        raise CouldNotLook("no agent here has a unit")
+
+
+def _loaded(facts: Facts, agent: str) -> dict[str, str]:
+    unit = facts.unit(agent)
+    if unit["LoadState"] == "not-found":
+        raise CouldNotLook(f"{agent} has no unit")
+    return dict(unit)
+
+
+def _evidence(unit: Mapping[str, str]) -> dict[str, str]:
+    return {name: unit[name] for name in _SHOWN if unit.get(name)}
