@@ -34,9 +34,9 @@ from swarmbus.errors import BrokerUnreachable, ConfigError, SwarmbusError
 Hop = Literal["connect", "broker", "listener", "mailbox", "receipt"]
 
 HOPS: Final[tuple[Hop, ...]] = ("connect", "broker", "listener", "mailbox", "receipt")
-"""``connect``: to the broker, and subscribed to receipts. ``broker``: PUBLISH to PUBACK. ``listener``: sent, until
-the daemon has it (beside the hop before, not behind it). ``mailbox``: until it is committed. ``receipt``: until the
-sender knows."""
+"""``connect``: to the broker, and subscribed to receipts. ``broker``: from PUBLISH to PUBACK. ``listener``:
+from PUBLISH until the daemon has it (beside the hop before, not behind it). ``mailbox``: until it is
+committed. ``receipt``: until the sender knows."""
 
 _PAUSE = 0.25
 
@@ -54,7 +54,7 @@ class CanaryResult:
     """
 
     agent_id: str
-    hops: Mapping[str, float] = field(default_factory=dict)
+    hops: Mapping[Hop, float] = field(default_factory=dict)
     failed: Hop | None = None
     reason: str | None = None
     total: float | None = None
@@ -68,9 +68,10 @@ class CanaryResult:
     @property
     def summary(self) -> str:
         """One line for a human."""
+        message = f"a message from {self.agent_id} to {self.agent_id}"
         if self.ok:
-            return f"a message from {self.agent_id} to {self.agent_id} was stored and confirmed in {self.total:.0f} ms"
-        return f"a message from {self.agent_id} to {self.agent_id} failed at the hop '{self.failed}': {self.reason}"
+            return f"{message} was stored and confirmed in {self.total:.0f} ms"
+        return f"{message} failed at the hop '{self.failed}': {self.reason}"
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -132,7 +133,7 @@ class _Journey:
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
         self._began = time.time()
-        self._hops: dict[str, float] = {}
+        self._hops: dict[Hop, float] = {}
         self.sent = 0.0
 
     def connected(self) -> None:
@@ -152,8 +153,8 @@ class _Journey:
         return CanaryResult(self.agent_id, self._hops, total=_milliseconds(self.sent, arrived))
 
     def failed(self, reason: str, *, retry: bool = False) -> CanaryResult:
-        hop = next(hop for hop in HOPS if hop not in self._hops)
-        return CanaryResult(self.agent_id, self._hops, hop, reason, retry=retry)
+        at = next(hop for hop in HOPS if hop not in self._hops)
+        return CanaryResult(self.agent_id, self._hops, at, reason, retry=retry)
 
 
 async def _travel(
@@ -184,7 +185,7 @@ async def _travel(
 async def _receipt(
     message_id: str, connection: Connection, arrivals: asyncio.Queue[Arrival]
 ) -> tuple[dict[str, float], float]:
-    """Wait for ``{"from": id, "canary": message id, "hops": {"received": Unix time, "stored": Unix time}}``."""
+    """Wait for ``{"from": id, "canary": message id, "hops": {"received": Unix time, "stored": …}}``."""
     while True:
         next_one = asyncio.ensure_future(arrivals.get())
         waiting: list[asyncio.Future[Any]] = [next_one, connection.lost]

@@ -183,9 +183,7 @@ def run_checks(checks: Iterable[Check], facts: Facts, *, observer: Observer | No
         for subject in run.subjects(check):
             run.carry_out(check, subject)
     results = sorted(run.results, key=lambda result: CATEGORIES.index(result.check.category))
-    return Report(
-        facts.system.hostname, tuple(facts.agents), tuple(results), began, time.monotonic() - clock
-    )
+    return Report(facts.system.hostname, tuple(facts.agents), tuple(results), began, time.monotonic() - clock)
 
 
 class _Run:

@@ -1,4 +1,4 @@
-"""Facts: what checks know. Each is looked for when it is first asked for, once, and nothing is changed by it."""
+"""Facts: what checks know. Each is looked for once, when it is first asked for, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -34,6 +34,9 @@ T = TypeVar("T")
 Supervision = Literal["systemd-user", "processes", "none"]
 """``none``: started by hand, or not at all."""
 
+BrokerSupervision = Literal["mosquitto.service", "swarmbus-broker.service", "process", "none"]
+"""``process``: a background process of ours. ``none``: nothing that we know of."""
+
 _PROPERTIES: Final = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,NeedDaemonReload,ExecMainStatus,Environment"
 )
@@ -58,6 +61,11 @@ class ListenerSeen:
     state: str = ""
     argv: tuple[str, ...] = ()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether SIGSTOP or a debugger holds it."""
+        return self.state.startswith(("T", "t"))
+
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
@@ -71,7 +79,7 @@ def probe(look: Callable[Concatenate[Facts, P], T]) -> Callable[Concatenate[Fact
     """Remember what was seen, or that it could not be; arguments have to be hashable."""
 
     @wraps(look)
-    def remembered(self: Facts, *args: P.args, **kwargs: P.kwargs) -> T:
+    def remembered(self: Facts, /, *args: P.args, **kwargs: P.kwargs) -> T:
         key = (look.__name__, *args)
         known = self.seen.get(key)
         if known is _UNDER_WAY:
@@ -182,7 +190,7 @@ class Facts:
 
     @probe
     def may(self, what: Literal["-r", "-w", "-x"], path: Path) -> bool:
-        """Whether this user may read, write or execute something: test(1) asks the kernel, and touches nothing."""
+        """Whether this user may read, write or execute it: test(1) asks the kernel, and touches nothing."""
         result = self.system.run(["test", what, str(path)], timeout=5.0)
         if result.status not in (0, 1):
             raise CouldNotLook(f"test {what} {path}: {result.stderr.strip() or result.status}")
@@ -233,8 +241,7 @@ class Facts:
         if listener is None:
             return self.system.environ.get("PATH", "")
         data = self.system.read(Path(f"/proc/{listener.pid}/environ")) or b""
-        environment = dict(item.decode(errors="replace").partition("=")[::2] for item in data.split(b"\0") if item)
-        return environment.get("PATH", "")
+        return _pairs(data.decode(errors="replace").split("\0")).get("PATH", "")
 
     @probe
     def supervision(self, agent: str) -> Supervision:
@@ -249,7 +256,7 @@ class Facts:
         return "none"
 
     @probe
-    def broker_supervision(self) -> Literal["mosquitto.service", "swarmbus-broker.service", "process", "none"]:
+    def broker_supervision(self) -> BrokerSupervision:
         """What keeps the broker of this machine running, as far as we know of it."""
         if self.system.stat(self.layout.processes / f"{BROKER}.json") is not None:
             return "process"
@@ -281,17 +288,10 @@ class Facts:
 
     @probe
     def listener(self, agent: str) -> ListenerSeen | None:
-        """The listener daemon that holds the agent's lock; None if none lives.
-
-        Not by trying the lock: a daemon that starts at that instant would be refused.
-        """
-        lock = self.layout.agent_dir(agent) / "listener.lock"
-        said = _json(self.system.read(lock) or b"")
-        pid = said.get("pid")
-        if said.get("role") != "listener" or not isinstance(pid, int):
-            return None
-        process = self.system.process(pid)
-        if process is None or not self._holds(pid, lock):
+        """The listener daemon that holds the agent's lock; None if none does."""
+        pid = _listener_pid(self.system, self.layout, agent)
+        process = None if pid is None else self.system.process(pid)
+        if pid is None or process is None:
             return None
         return ListenerSeen(pid, self._process_state(pid), process.argv)
 
@@ -343,24 +343,14 @@ class Facts:
         result = systemctl(
             self.system, manager, "show", "--property", _PROPERTIES, "--", *names, timeout=_SYSTEMCTL_TIMEOUT
         )
-        blocks = (
-            dict(line.partition("=")[::2] for line in block.splitlines()) for block in result.stdout.split("\n\n")
-        )
+        blocks = (_pairs(block.splitlines()) for block in result.stdout.split("\n\n"))
         shown = {block["Id"]: block for block in blocks if "Id" in block}
         if set(names) - set(shown):
-            said = result.stderr.strip().splitlines()
-            reason = "there is no systemctl" if result.status == NOT_FOUND else said[-1] if said else "no answer"
-            raise CouldNotLook(f"systemctl: {reason}")
+            said = result.stderr.strip().splitlines() or ["no answer"]
+            raise CouldNotLook(
+                "there is no systemctl" if result.status == NOT_FOUND else f"systemctl: {said[-1]}"
+            )
         return shown
-
-    def _holds(self, pid: int, file: Path) -> bool:
-        folder = Path(f"/proc/{pid}/fd")
-        names = self.system.list(folder)
-        if not names:  # another user's process: its files are hidden from us
-            return True
-        end = f"/{file.parent.name}/{file.name}"
-        seen = (self.system.stat(folder / name) for name in names)
-        return any(one is not None and (one.target or "").endswith(end) for one in seen)
 
     def _process_state(self, pid: int) -> str:
         status = (self.system.read(Path(f"/proc/{pid}/status")) or b"").decode(errors="replace")
@@ -382,11 +372,7 @@ def known_agents(system: System, layout: Layout) -> list[str]:
     for name in system.list(layout.processes):
         if name.startswith(prefix) and name.endswith(".json"):
             found.append(name.removeprefix(prefix).removesuffix(".json"))
-    for name in system.list(layout.state):
-        said = _json(system.read(layout.state / name / "listener.lock") or b"")
-        pid = said.get("pid")
-        if said.get("role") == "listener" and isinstance(pid, int) and system.process(pid) is not None:
-            found.append(name)
+    found += [name for name in system.list(layout.state) if _listener_pid(system, layout, name) is not None]
     return list(dict.fromkeys(found))
 
 
@@ -396,12 +382,19 @@ def _assignments(text: str) -> dict[str, str]:
         words = shlex.split(text)
     except ValueError:
         return {}
-    return dict(word.partition("=")[::2] for word in words)
+    return _pairs(words)
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _pairs(lines: Iterable[str]) -> dict[str, str]:
+    """``NAME=value`` as a mapping; lines without a sign are passed over."""
+    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign}
+
+
+def _listener_pid(system: System, layout: Layout, agent: str) -> int | None:
+    """Of the daemon that holds an agent's lock; None if nobody or only a reader does."""
+    held = system.lock_holder(layout.agent_dir(agent) / "listener.lock")
     try:
-        said = json.loads(data)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
+        said = json.loads(held or b"null")
+        return int(said["pid"]) if said["role"] == "listener" else None
+    except (ValueError, TypeError, KeyError):
+        return None

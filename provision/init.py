@@ -281,9 +281,16 @@ def _make_room(system: System, layout: Layout) -> None:
 
 
 def roll_back(
-    system: System, *, layout: Layout | None = None, observer: Observer | None = None
+    system: System,
+    *,
+    layout: Layout | None = None,
+    observer: Observer | None = None,
+    finished: bool = False,
 ) -> Outcome | None:
-    """Undo the run that was killed, or else the last one that finished.
+    """Undo the run that was killed.
+
+    Args:
+        finished: Where none was killed, undo the last one that finished.
 
     Returns:
         None if there is no run to undo.
@@ -297,7 +304,7 @@ def roll_back(
     with system.locked(layout.provision / "lock", _LOCK_WAIT):
         run = Run.open(system, layout, observer or Silent())
         killed = run.journal.interrupted()
-        journal = killed or run.journal.last()
+        journal = killed or (run.journal.last() if finished else None)
         if journal is None:
             return None
         if killed is not None:

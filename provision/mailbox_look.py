@@ -105,11 +105,12 @@ def _look(connection: sqlite3.Connection) -> MailboxSeen:
         return MailboxSeen(damage="is another program's database" if tables else None)
     piles = connection.execute(
         # Of the row with the max(): sqlite.org/lang_select.html, "Bare columns in an aggregate query".
-        "SELECT kind, handler, count(*), max(at), reason FROM quarantine GROUP BY kind, handler ORDER BY 4 DESC"
+        "SELECT kind, handler, count(*), max(at), reason FROM quarantine"
+        " GROUP BY kind, handler ORDER BY 4 DESC"
     )
     stuck = connection.execute(
-        "SELECT recipient, coalesce(failure, 'waiting') AS state, count(*), min(queued), max(reason) FROM outbound"
-        " WHERE done = 0 OR failed IS NOT NULL GROUP BY recipient, state ORDER BY 4"
+        "SELECT recipient, coalesce(failure, 'waiting') AS state, count(*), min(queued), max(reason)"
+        " FROM outbound WHERE done = 0 OR failed IS NOT NULL GROUP BY recipient, state ORDER BY 4"
     )
     return MailboxSeen(
         quarantine=tuple(Pile(*row) for row in piles), undelivered=tuple(Stuck(*row) for row in stuck)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -119,7 +120,7 @@ class Agent:
             for answer in told:
                 await answer
             seqs = [row[0] for row in rows]
-            await self.commits.add(lambda seqs=seqs: self.mailbox.inbound.told(seqs))
+            await self.commits.add(partial(self.mailbox.inbound.told, seqs))
 
     def _on_marker(self, nonce: str) -> None:
         heard = self._markers.get(nonce)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +31,7 @@ from swarmbus.errors import (
     NotAuthorized,
     NotDelivered,
     Rejected,
+    SwarmbusError,
     UsageError,
 )
 from swarmbus.inbox_file import render_entry
@@ -45,6 +48,9 @@ from swarmbus.spool import Delivery, Wait
 __all__ = ["AgentBus", "Delivery"]
 
 _DEFAULTS = Settings()
+
+_LISTENER_STARTS = 5.0
+"""Seconds between a listener daemon's taking the session and its first answer, at the most."""
 
 _FAILURES: dict[str, type[NotDelivered]] = {
     "no-subscriber": NoSubscriber,
@@ -311,7 +317,8 @@ class AgentBus:
         with Mailbox.open(mailbox_path(self.agent_id)) as mailbox:
             messages = mailbox.take(consumer, limit, peek=peek)
         if messages and consumer == AGENT and not peek:
-            await self._tell_seen()
+            with contextlib.suppress(SwarmbusError):  # they are read; who wrote them is told the next time
+                await self._tell_seen()
         return messages
 
     async def list_agents(self) -> list[str]:
@@ -335,8 +342,13 @@ class AgentBus:
         try:
             answer = await asyncio.to_thread(control.request, self.agent_id, question, timeout + 5.0)
         except control.NoListener:
-            async with self:
-                return await self._submit(message, wait, timeout)
+            # One of its own for each call: several may be made at once.
+            one_shot = copy(self)
+            try:
+                async with one_shot:
+                    return await one_shot._submit(message, wait, timeout)
+            finally:
+                self.last_error = one_shot.last_error
         return Delivery(**answer)
 
     def _outbox(self, path: str | Path) -> JournalFile:
@@ -347,15 +359,26 @@ class AgentBus:
 
     async def _fetch(self, consumer: str, wait: float) -> None:
         """Have the mailbox hold what there is; with ``wait``, stay for the next message."""
-        question = {"op": "wait", "consumer": consumer, "timeout": wait}
-        try:
-            answer = await asyncio.to_thread(control.request, self.agent_id, question, wait + 5.0)
-        except control.NoListener:
-            with contextlib.suppress(ListenerRunning):
+        give_up = time.monotonic() + wait
+        starting = time.monotonic() + _LISTENER_STARTS
+        while True:
+            left = max(give_up - time.monotonic(), 0.0)
+            question = {"op": "wait", "consumer": consumer, "timeout": left}
+            try:
+                answer = await asyncio.to_thread(control.request, self.agent_id, question, left + 10.0)
+                break
+            except control.NoListener:
+                pass
+            try:
                 await drain_session(
-                    self.agent_id, self.broker, keep_days=self._keep_days, consumer=consumer, stay=wait
+                    self.agent_id, self.broker, keep_days=self._keep_days, consumer=consumer, stay=left
                 )
-            return
+                return
+            except ListenerRunning:
+                # It has taken the session, and will answer in a moment.
+                if time.monotonic() > max(give_up, starting):
+                    raise
+                await asyncio.sleep(0.05)
         if not answer["connected"] and not answer["unread"]:
             raise BrokerUnreachable(
                 f"the listener of {self.agent_id} has no broker: {answer['last_error']}",

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
 from swarmbus.commits import GroupCommit
@@ -125,6 +126,7 @@ class _Lane:
                     if self.stopping.is_set():
                         return
                     await self._handle(page[start : start + self._batch_size])
+                await self._try_dead_letters()
             except Exception:
                 # Not the handler's: reading or committing failed. The cursor stands where it stood.
                 log.exception("handler %s could not go on", self.name)
@@ -151,6 +153,24 @@ class _Lane:
             else:
                 self._advance(stored)
                 return
+
+    async def _try_dead_letters(self) -> None:
+        """Those that ``swarmbus quarantine --retry`` gave back, each once."""
+        for entry in self._mailbox.quarantine.given_back(self.name):
+            if self.stopping.is_set():
+                return
+            message = self._mailbox.inbound.get(entry.message_id or "")
+            try:
+                if message is None:
+                    raise LookupError("the message is not in the mailbox")
+                async with asyncio.timeout(self._timeout):
+                    await self._call([message])
+            except Exception as error:
+                reason = str(error) or type(error).__name__
+                log.warning("%s failed again on %s: %s", self.name, entry.message_id, reason)
+                await self._commits.add(partial(self._bury_again, entry.id, reason))
+            else:
+                await self._commits.add(partial(self._raise_from_the_dead, entry.id, message.seq))
 
     async def _call(self, stored: list[StoredMessage]) -> None:
         messages = [_as_agent_message(message) for message in stored]
@@ -194,6 +214,13 @@ class _Lane:
             handler=self.name,
         )
         self._mailbox.cursors.give_up(self.name, message.seq, reason)
+
+    def _bury_again(self, entry_id: int, reason: str) -> None:
+        self._mailbox.quarantine.failed_again(entry_id, f"failed again: {reason}")
+
+    def _raise_from_the_dead(self, entry_id: int, seq: int) -> None:
+        self._mailbox.quarantine.drop([entry_id])
+        self._mailbox.cursors.handled(self.name, seq)
 
     def status(self, last: int) -> dict[str, Any]:
         cursor = self._mailbox.cursors.of(self.name)

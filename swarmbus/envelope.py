@@ -28,6 +28,7 @@ from swarmbus.message_id import new_id
 from swarmbus.version import WIRE
 
 MAX_INBOUND_SUBJECT_BYTES: Final = 4_096
+_KEYS: Final = ("id", "from", "to", "ts", "subject", "body", "content_type", "priority", "reply_to")
 CANARY: Final = "canary"
 """``kind`` of a message that proves the path and is shown to nobody."""
 
@@ -234,8 +235,8 @@ def new_message(
     Raises:
         InvalidAgentId: If sender, receiver or ``reply_to`` is none.
         InvalidMessage: If the subject has a line break or control character or more than 256 bytes, the
-            body more than 65,536 bytes or text that UTF-8 cannot carry, or content type or priority is
-            unknown.
+            body more than 65,536 bytes or text that UTF-8 cannot carry, content type or priority is
+            unknown, or ``extra`` has a key that is not its own or a value that is not JSON.
     """
     check_agent_id(sender)
     check_recipient(to)
@@ -249,7 +250,9 @@ def new_message(
         )
     if priority not in PRIORITIES:
         raise InvalidMessage(f"unknown priority {priority!r}", hint=f"one of {', '.join(PRIORITIES)}")
-    return AgentMessage(
+    if taken := (extra or {}).keys() & {*_KEYS, "wire"}:
+        raise InvalidMessage(f"extra keys of a message cannot be called {', '.join(sorted(taken))}")
+    message = AgentMessage(
         id=message_id or new_id(),
         from_agent=sender,
         to=to,
@@ -261,6 +264,12 @@ def new_message(
         reply_to=reply_to,
         extra={"wire": WIRE, **(extra or {})},
     )
+    if extra:
+        try:
+            message.to_wire()
+        except (ValueError, RecursionError) as error:
+            raise InvalidMessage(f"the extra keys of a message have to be JSON: {error}") from error
+    return message
 
 
 def check_subject(subject: str) -> None:

@@ -8,6 +8,7 @@ it is never in the way of the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -74,8 +75,20 @@ class Intake:
 
     def arrived(self, arrival: Arrival) -> None:
         """For `Connection.open`: put an arrival into the next burst."""
+        if arrival.qos == 0 and self._took_presence(arrival):
+            return
         self._arrived.append(arrival)
         self._wake.set()
+
+    def _took_presence(self, arrival: Arrival) -> bool:
+        """At once, because it is heard just before the PUBACK of the first message to that agent."""
+        with contextlib.suppress(ValueError):
+            topic = topics.parse(arrival.topic)
+            if topic.kind == "presence" and topic.agent_id is not None:
+                if (presence := read_presence(topic.agent_id, arrival.payload)) is not None:
+                    self._spool.on_presence(presence)
+                return True
+        return False
 
     async def serve(self, connection: Connection) -> None:
         """Store what arrives over this connection, until cancelled."""
@@ -139,10 +152,6 @@ class Intake:
             match topic.kind:
                 case "receipts":
                     self._take_receipts(arrival, topic.sender, by_kind)
-                case "presence":
-                    presence = read_presence(topic.agent_id or "", arrival.payload)
-                    if presence is not None:
-                        self._spool.on_presence(presence)
                 case _:
                     self._take_messages(arrival, topic.sender, by_kind)
         return by_kind

@@ -13,6 +13,9 @@ from swarmbus.envelope import AgentMessage, NotAnEnvelope, new_message, read_env
 from swarmbus.errors import InvalidMessage, UsageError
 from swarmbus.link import Link
 
+_FIRST_TRY = 4.0
+"""Seconds for which a daemon that has only just started is not asked whether it has a broker."""
+
 _WAITS = ("queued", "accepted", "stored", "seen")
 
 
@@ -103,6 +106,9 @@ class Operations:
     async def _wait(self, question: dict[str, Any]) -> dict[str, Any]:
         consumer = str(question.get("consumer", "default"))
         inbound = self._agent.mailbox.inbound
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_TRY):
+                await self._link.tried.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(question.get("timeout", 30.0))), self._mail:
                 await self._mail.wait_for(lambda: inbound.has_unread(consumer))

@@ -12,9 +12,10 @@ from typing import Any, Final
 from swarmbus import topics
 from swarmbus.agent import Agent
 from swarmbus.connection import Broker, Connection, client_id
-from swarmbus.errors import BrokerUnreachable
-from swarmbus.lock import session_lock
-from swarmbus.paths import lock_path
+from swarmbus.errors import BrokerUnreachable, ListenerRunning
+from swarmbus.lock import ReaderStays, SessionLock, lock_holder, session_lock
+from swarmbus.mailbox import Mailbox
+from swarmbus.paths import lock_path, mailbox_path
 from swarmbus.version import WIRE, __version__
 
 _MARKER_TIMEOUT: Final = 2.0
@@ -22,11 +23,16 @@ _MARKER_TIMEOUT: Final = 2.0
 
 _DRAIN_TIMEOUT: Final = 120.0
 
+_LOOK_EVERY: Final = 0.1
+"""Seconds between two looks at what has no event: who wants the session, what another reader stored."""
+
 
 async def drain_session(
     agent_id: str, broker: Broker, *, keep_days: float, consumer: str, stay: float = 0.0
 ) -> None:
     """Connect as the holder of the agent's session and store all that the broker has queued for it.
+
+    Where another reader does so already, and stays for the next message, there is nothing to connect for.
 
     Args:
         agent_id: Whose.
@@ -37,29 +43,20 @@ async def drain_session(
             seconds at the most.
 
     Raises:
-        ListenerRunning: If a listener daemon holds the session.
+        ListenerRunning: If a listener daemon holds the session, or takes it over: ask that.
         BrokerUnreachable, BrokerRefused, NotAuthorized: By the broker.
         MailboxError, StorageError: If nothing can be stored.
     """
-    mail = asyncio.Event()
-    async with session_lock(lock_path(agent_id), agent_id, "reader"):
-        async with Agent(agent_id, keep_days=keep_days, on_mail=mail.set) as agent:
-            async with await Connection.open(
-                broker,
-                client_id=client_id(agent_id, listener=True),
-                persistent=True,
-                on_arrival=agent.intake.arrived,
-            ) as connection:
-                serving = asyncio.create_task(agent.intake.serve(connection))
-                try:
-                    await _drain(agent, connection)
-                    if not agent.mailbox.inbound.has_unread(consumer):
-                        await _wait(mail, connection, stay)
-                    await agent.spool.settle(timeout=5.0)
-                finally:
-                    serving.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await serving
+    give_up = time.monotonic() + stay
+    while True:
+        left = max(give_up - time.monotonic(), 0.0)
+        try:
+            async with session_lock(lock_path(agent_id), agent_id, "reader") as lock:
+                await _drain_and_stay(lock, agent_id, broker, keep_days, consumer, left)
+                return
+        except ReaderStays:
+            if await _sees_mail_of_other_reader(agent_id, consumer, left):
+                return
 
 
 async def tell_seen(agent_id: str, broker: Broker, *, keep_days: float) -> None:
@@ -68,6 +65,45 @@ async def tell_seen(agent_id: str, broker: Broker, *, keep_days: float) -> None:
         if agent.mailbox.inbound.seen_to_tell(1):
             async with await Connection.open(broker, client_id=client_id(agent_id)) as connection:
                 await agent.tell_seen(connection)
+
+
+async def _drain_and_stay(
+    lock: SessionLock, agent_id: str, broker: Broker, keep_days: float, consumer: str, stay: float
+) -> None:
+    mail = asyncio.Event()
+    async with Agent(agent_id, keep_days=keep_days, on_mail=mail.set) as agent:
+        async with await Connection.open(
+            broker,
+            client_id=client_id(agent_id, listener=True),
+            persistent=True,
+            on_arrival=agent.intake.arrived,
+        ) as connection:
+            serving = asyncio.create_task(agent.intake.serve(connection))
+            try:
+                await _drain(agent, connection)
+                lock.say("staying")
+                mail.clear()
+                if not agent.mailbox.inbound.has_unread(consumer):
+                    await _wait(mail, connection, lock, stay)
+                await agent.spool.settle(timeout=5.0)
+            finally:
+                serving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await serving
+    if lock.is_wanted() and not mail.is_set():
+        raise ListenerRunning(f"a listener for {agent_id!r} takes over")
+
+
+async def _sees_mail_of_other_reader(agent_id: str, consumer: str, seconds: float) -> bool:
+    """Watch the mailbox; False when the other reader has gone before anything came."""
+    give_up = time.monotonic() + seconds
+    with Mailbox.open(mailbox_path(agent_id)) as mailbox:
+        while not mailbox.inbound.has_unread(consumer) and time.monotonic() < give_up:
+            holder = lock_holder(lock_path(agent_id))
+            if holder is None or holder[1] != "staying":
+                return False
+            await asyncio.sleep(_LOOK_EVERY)
+    return True
 
 
 async def _drain(agent: Agent, connection: Connection) -> None:
@@ -97,12 +133,15 @@ async def _say_that_we_confirm(agent: Agent, connection: Connection) -> None:
         await connection.publish(topics.presence(agent.agent_id), json.dumps(payload), retain=True)
 
 
-async def _wait(mail: asyncio.Event, connection: Connection, seconds: float) -> None:
+async def _wait(mail: asyncio.Event, connection: Connection, lock: SessionLock, seconds: float) -> None:
+    """Until there is mail, the time is over, or a listener daemon wants the session."""
+    give_up = time.monotonic() + seconds
     arrived = asyncio.create_task(mail.wait())
     waiting: list[asyncio.Future[Any]] = [arrived, connection.lost]
     try:
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        while not arrived.done() and not lock.is_wanted() and (left := give_up - time.monotonic()) > 0:
+            await asyncio.wait(waiting, timeout=min(left, _LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED)
+            if connection.lost.done():
+                raise BrokerUnreachable(f"lost the broker at {connection.broker}: {connection.lost.result()}")
     finally:
         arrived.cancel()
-    if connection.lost.done():
-        raise BrokerUnreachable(f"lost the broker at {connection.broker}: {connection.lost.result()}")

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from swarmbus import topics
@@ -45,6 +46,9 @@ IN_FLIGHT: Final = 20
 
 ANSWER_TIMEOUT: Final = 20.0
 """Seconds a broker may take for a PUBACK before the connection counts as dead."""
+
+RECEIPT_MOMENT: Final = 0.5
+"""Seconds that a sender which is about to end waits for receipts; what comes later costs another sending."""
 
 _RANK: dict[str, int] = {"queued": 0, "accepted": 1, "stored": 2, "seen": 3}
 
@@ -194,7 +198,7 @@ class Spool:
             if not ids:
                 continue
             recipient.confirm(ids)
-            self._commits.note(lambda kind=kind, ids=ids: self._mailbox.outbound.receipt(kind, ids, receiver))
+            self._commits.note(partial(self._mailbox.outbound.receipt, kind, ids, receiver))
             for message_id in ids:
                 self._envelopes.pop(message_id, None)
                 self._tell(message_id, receiver, kind, final=kind == "seen")
@@ -212,11 +216,24 @@ class Spool:
             self._connection.drop()
 
     async def settle(self, timeout: float) -> None:
-        """Wait until the broker has acknowledged what could be sent, or the time is over."""
+        """Wait until the broker has acknowledged what could be sent, or the time is over.
+
+        And then a moment for the receipts of those who are online.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self.connected and not self.idle:  # noqa: ASYNC110  # idle is derived, not set
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.005)
+            async with asyncio.timeout(RECEIPT_MOMENT):
+                while self.connected and self._receipts_are_due:  # noqa: ASYNC110
+                    await asyncio.sleep(0.002)
+
+    @property
+    def _receipts_are_due(self) -> bool:
+        due = (
+            recipient.owed or recipient.ready for recipient in self._recipients.values() if recipient.online
+        )
+        return bool(self._in_flight) or any(due)
 
     def _recipient(self, agent: str) -> Recipient:
         recipient = self._recipients.get(agent)

@@ -29,17 +29,20 @@ CATEGORIES = ("python", "systemd", "broker", "mqtt", "agent", "code")
 """In the order in which they are told."""
 
 
-def page(code: str) -> str:
+def page(of: str) -> str:
     """The page of a check, in Markdown; it is there without the network.
+
+    Args:
+        of: The check's code.
 
     Raises:
         KeyError: If there is no such check.
     """
-    if code not in {one.code for one in CHECKS}:
-        raise KeyError(code)
-    packaged = files("swarmbus") / "checks_pages" / f"{code}.md"
+    if of not in {one.code for one in CHECKS}:
+        raise KeyError(of)
+    packaged = files("swarmbus") / "check_pages" / f"{of}.md"
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
     # A checkout, or an editable installation of one: provision/ lies beside docs/ there.
-    checkout = Path(__file__).resolve().parents[2] / "docs" / "checks" / f"{code}.md"
+    checkout = Path(__file__).resolve().parents[2] / "docs" / "checks" / f"{of}.md"
     return checkout.read_text(encoding="utf-8")

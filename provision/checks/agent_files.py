@@ -13,23 +13,28 @@ from swarmbus.provision.facts import CouldNotLook, Facts
 
 @check("agent.inbox-writable", "its inbox file can be written")
 def inbox_writable(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By mode, owner and test(1) on the file, or on the nearest folder where it is not there yet."""
     yield from _writable(facts, "inbox", facts.word(agent, "inbox"))
 
 
 @check("agent.outbox-writable", "its outbox file can be written")
 def outbox_writable(facts: Facts, agent: str) -> Iterator[Finding]:
+    """As the inbox."""
     yield from _writable(facts, "outbox", facts.word(agent, "outbox"))
 
 
 @check("agent.invoke-runnable", "its wake command can be run")
 def invoke_runnable(facts: Facts, agent: str) -> Iterator[Finding]:
+    """The first word, looked for along the PATH that the listener daemon has."""
     command = facts.word(agent, "invoke")
     if command is None:
+        yield Finding(Status.OK, "none is set: messages wake nobody")
         return
     try:
         words = shlex.split(command)
     except ValueError as error:
-        yield Finding(Status.FAIL, f"its wake command {command!r} cannot be read: {error}", {"invoke": command})
+        message = f"its wake command {command!r} cannot be read: {error}"
+        yield Finding(Status.FAIL, message, {"invoke": command})
         return
     program = words[0] if words else ""
     if program.startswith("~/"):
@@ -39,7 +44,7 @@ def invoke_runnable(facts: Facts, agent: str) -> Iterator[Finding]:
     if not program:
         yield Finding(Status.FAIL, "its wake command is empty", evidence)
     elif "/" in program and not program.startswith("/"):
-        message = f"its wake command {program} is relative to a folder that nobody has chosen: give its full path"
+        message = f"its wake command {program} is relative to a folder that nobody chose: give its full path"
         yield Finding(Status.FAIL, message, evidence)
     elif facts.program(program, path) is None:
         yield _not_runnable(facts, program, evidence)
@@ -57,6 +62,7 @@ def _not_runnable(facts: Facts, program: str, evidence: dict[str, str]) -> Findi
 
 @check("agent.mailbox", "its mailbox can be read")
 def mailbox(facts: Facts, agent: str) -> Iterator[Finding]:
+    """Opened read-only, its schema and tables read."""
     path = facts.layout.agent_dir(agent) / "mailbox.db"
     seen = facts.mailbox(agent)
     if not seen.present:
@@ -73,6 +79,7 @@ def _words(damage: str) -> str:
 
 def _writable(facts: Facts, what: str, name: str | None) -> Iterator[Finding]:
     if name is None:
+        yield Finding(Status.OK, "none is set")
         return
     path = Path(name)
     evidence = {what: name}

@@ -17,6 +17,7 @@ from swarmbus.provision.supervisors.systemd_user import agent_unit
     consequence_of=("agent.mailbox", "agent.inbox-writable"),
 )
 def listener_running(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By the lock that a daemon holds, and its process."""
     listener = facts.listener(agent)
     if listener is not None:
         evidence = {"pid": listener.pid, "state": listener.state, "kept running by": facts.supervision(agent)}
@@ -27,7 +28,7 @@ def listener_running(facts: Facts, agent: str) -> Iterator[Finding]:
         unit = facts.unit(agent)
         message = f"no listener of {agent} runs: {agent_unit(agent)} is {unit['ActiveState']}"
     elif way == "processes":
-        message = f"no listener of {agent} runs: the process that swarmbus init started has ended, or the host rebooted"
+        message = f"no listener of {agent} runs: the process that swarmbus init started has ended"
     else:
         message = f"no listener of {agent} runs on this host"
     yield Finding(Status.FAIL, message, {"kept running by": way}, start_listener(facts, agent))
@@ -39,11 +40,14 @@ def listener_running(facts: Facts, agent: str) -> Iterator[Finding]:
     after=("mqtt.connect", "agent.listener-running"),
 )
 def listener_connected(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By what it says of itself."""
     status = facts.status(agent)
     there, here = (status["broker"], status["port"]), facts.settings[agent]
-    evidence = {name: status.get(name) for name in ("broker", "port", "connected", "last_error", "session_present")}
+    evidence = {name: status.get(name) for name in ("broker", "port", "connected", "last_error")}
     if there[1] != here.port or not _same_host(facts, there[0], here.broker):
-        message = f"its listener serves the broker at {there[0]}:{there[1]}, the settings here name {here.broker}:{here.port}"
+        message = (
+            f"its listener serves {there[0]}:{there[1]}, the settings here name {here.broker}:{here.port}"
+        )
         yield Finding(Status.FAIL, message, evidence, start_over(facts, agent))
     elif not status["connected"]:
         message = f"its listener has no connection: {status['last_error'] or 'it is still connecting'}"
@@ -56,6 +60,7 @@ def listener_connected(facts: Facts, agent: str) -> Iterator[Finding]:
     after=("agent.listener-running", "mqtt.canary"),
 )
 def control_socket(facts: Facts, agent: str) -> Iterator[Finding]:
+    """Whether the control socket answered."""
     listener = facts.listener(agent)
     if facts.answer(agent) is None:
         pid = f", pid {listener.pid}," if listener else ""

@@ -14,6 +14,7 @@ STUCK_AFTER = 900.0
 
 @check("agent.quarantine", "all that came in could be read", after=("agent.mailbox",))
 def quarantine(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By the mailbox."""
     piles = [pile for pile in facts.mailbox(agent).quarantine if pile.kind != "dead-letter"]
     if piles:
         count = sum(pile.count for pile in piles)
@@ -22,7 +23,7 @@ def quarantine(facts: Facts, agent: str) -> Iterator[Finding]:
             Status.WARN,
             message,
             {pile.kind: pile.count for pile in piles},
-            (swarmbus("quarantine", "--agent-id", agent), swarmbus("quarantine", "--agent-id", agent, "--drop", "all")),
+            _look_or_drop(agent),
         )
 
 
@@ -33,6 +34,7 @@ def quarantine(facts: Facts, agent: str) -> Iterator[Finding]:
     consequence_of=("agent.invoke-runnable", "agent.inbox-writable"),
 )
 def dead_letters(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By the mailbox."""
     for pile in facts.mailbox(agent).quarantine:
         if pile.kind == "dead-letter":
             message = f"{pile.handler} gave up on {_messages(pile.count)}; the latest {pile.reason}"
@@ -40,10 +42,7 @@ def dead_letters(facts: Facts, agent: str) -> Iterator[Finding]:
                 Status.WARN,
                 message,
                 {"handler": pile.handler, "count": pile.count},
-                (
-                    swarmbus("quarantine", "--agent-id", agent),
-                    swarmbus("quarantine", "--agent-id", agent, "--drop", "all"),
-                ),
+                _look_or_drop(agent),
             )
 
 
@@ -54,6 +53,7 @@ def dead_letters(facts: Facts, agent: str) -> Iterator[Finding]:
     consequence_of=("broker.running", "mqtt.connect", "agent.listener-running", "agent.listener-connected"),
 )
 def outbound_stuck(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By the mailbox."""
     for stuck in facts.mailbox(agent).undelivered:
         age = facts.now() - stuck.oldest
         if stuck.state == "waiting" and age < STUCK_AFTER:
@@ -67,7 +67,10 @@ def outbound_stuck(facts: Facts, agent: str) -> Iterator[Finding]:
             Status.WARN,
             message,
             {"to": stuck.to, "state": stuck.state, "count": stuck.count, "oldest_s": round(age)},
-            (swarmbus("outbox", "--agent-id", agent), swarmbus("outbox", "--agent-id", agent, "--retry", "all")),
+            (
+                swarmbus("outbox", "--agent-id", agent, "--retry", "all"),
+                swarmbus("outbox", "--agent-id", agent, "--drop", "all"),
+            ),
         )
 
 
@@ -78,10 +81,17 @@ def outbound_stuck(facts: Facts, agent: str) -> Iterator[Finding]:
     consequence_of=("agent.invoke-runnable", "agent.inbox-writable"),
 )
 def wake_failing(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By what the listener daemon says of each handler."""
     for handler in facts.status(agent).get("handlers", ()):
         if handler["attempts"] > 0:
-            message = f"{handler['name']} has failed {handler['attempts']} times on one message: {handler['last_error']}"
-            yield Finding(Status.WARN, message, handler, (swarmbus("log", "--agent-id", agent),))
+            times, error = handler["attempts"], handler["last_error"]
+            message = f"{handler['name']} has failed {times} times on one message: {error}"
+            yield Finding(Status.WARN, message, handler)
+
+
+def _look_or_drop(agent: str) -> tuple[str, ...]:
+    look = swarmbus("quarantine", "--agent-id", agent)
+    return (look, swarmbus("quarantine", "--agent-id", agent, "--drop", "all"))
 
 
 def _messages(count: int) -> str:

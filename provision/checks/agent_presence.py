@@ -15,6 +15,7 @@ from swarmbus.provision.facts import CouldNotLook, Facts
     after=("mqtt.connect", "agent.listener-running", "agent.listener-connected", "mqtt.canary"),
 )
 def presence(facts: Facts, agent: str) -> Iterator[Finding]:
+    """The retained message, against the instance that the daemon says it is."""
     presences = facts.visit(facts.broker_of(agent)).presences
     if presences is None:
         raise CouldNotLook("the broker does not let us read presence")
@@ -24,10 +25,10 @@ def presence(facts: Facts, agent: str) -> Iterator[Finding]:
         message = "the broker has no presence of it: to others it does not exist"
         yield Finding(Status.FAIL, message, {"presence": ""}, restart_listener(facts, agent))
         return
-    evidence = {"status": seen.status, "host": seen.host, "instance": seen.instance, "running": mine, "ts": seen.ts}
+    evidence = {"status": seen.status, "host": seen.host, "instance": seen.instance, "running": mine}
     if seen.instance != mine:
         where = f"on {seen.host}" if seen.host else "of the existing tool"
-        message = f"its presence is that of another listener, {where}: two share the id {agent}, or one left it behind"
+        message = f"its presence is another listener's, {where}: two share its id, or one left it behind"
         yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent))
     elif seen.status != "online":
         message = f"its presence says {seen.status}, although its listener is connected"

@@ -11,6 +11,7 @@ from swarmbus.provision.facts import CouldNotLook, Facts
 
 @check("broker.running", "the broker of this machine runs", scope="broker", timeout=25.0)
 def running(facts: Facts, broker: str) -> Iterator[Finding]:
+    """By the connection that `mqtt.connect` reports on; systemd is only asked why."""
     settings = facts.settings_at(broker)
     if not facts.is_here(settings.broker):
         raise CouldNotLook("it is another machine's")
@@ -45,5 +46,5 @@ def _supervisor(facts: Facts) -> tuple[str, str, dict[str, str]]:
                 unit = facts.mosquitto_unit() if name == "mosquitto.service" else facts.units()[name]
             except CouldNotLook as error:
                 return name, "", {"systemd": str(error)}
-            state = f"{unit['ActiveState']} ({unit['Result']})"
-            return name, f": {name} is {state}", {"ActiveState": unit["ActiveState"], "Result": unit["Result"]}
+            state = {key: unit[key] for key in ("ActiveState", "Result")}
+            return name, f": {name} is {unit['ActiveState']} ({unit['Result']})", state

@@ -11,6 +11,7 @@ from swarmbus.provision.facts import Facts
 
 @check("code.stale-daemon", "the listener runs the installed code", after=("agent.listener-running",))
 def stale_daemon(facts: Facts, agent: str) -> Iterator[Finding]:
+    """The fingerprint the daemon took when it started, against one taken now."""
     status = facts.status(agent)
     evidence = {
         "running": status.get("fingerprint"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from swarmbus.errors import BrokerRefused, ConfigError
+from swarmbus.errors import BrokerRefused, ConfigError, SwarmbusError
 from swarmbus.provision.bus import Visit
 from swarmbus.provision.canary import CanaryResult
 from swarmbus.provision.checks.commands import restart_listener
@@ -18,18 +18,17 @@ _DEAF_AFTER = 60.0
 
 @check("mqtt.connect", "the broker lets us in", scope="broker", after=("broker.running",), timeout=25.0)
 def connect(facts: Facts, broker: str) -> Iterator[Finding]:
+    """One connection, and the reason code of its CONNACK."""
     visit = facts.visit(broker)
     if visit.error is None:
         version = "5" if visit.protocol == 5 else "3.1.1"
         message = f"MQTT {version}, connected in {visit.milliseconds:.0f} ms"
         yield Finding(Status.OK, message, {"protocol": version, "connect_ms": visit.milliseconds})
         return
-    yield Finding(Status.FAIL, _refusal(facts, broker, visit), _evidence(visit))
+    yield Finding(Status.FAIL, _refusal(facts, broker, visit.error), _evidence(visit))
 
 
-def _refusal(facts: Facts, broker: str, visit: Visit) -> str:
-    error = visit.error
-    assert error is not None
+def _refusal(facts: Facts, broker: str, error: SwarmbusError) -> str:
     if isinstance(error, BrokerRefused) and error.reason_code in (0x86, 0x87):
         user = facts.settings_at(broker).username
         who = f"as {user!r}: wrong user name or password" if user else "without credentials: it wants some"
@@ -54,14 +53,14 @@ def _evidence(visit: Visit) -> dict[str, object]:
     timeout=25.0,
 )
 def canary(facts: Facts, agent: str) -> Iterator[Finding]:
+    """One message to itself."""
     result = facts.canary(agent)
-    evidence = {f"{hop}_ms": milliseconds for hop, milliseconds in result.hops.items()}
+    evidence: dict[str, object] = {f"{hop}_ms": took for hop, took in result.hops.items()}
     if result.ok:
         yield Finding(Status.OK, f"stored and confirmed in {result.total:.0f} ms", evidence)
         return
     message = f"stopped at the hop '{result.failed}': {result.reason}{_why(facts, agent, result)}"
-    fix = restart_listener(facts, agent) if result.failed in ("listener", "mailbox", "receipt") else ()
-    yield Finding(Status.FAIL, message, {"failed": result.failed or "", **evidence}, fix)
+    yield Finding(Status.FAIL, message, {"failed": result.failed, **evidence}, _fix(facts, agent, result))
 
 
 def _why(facts: Facts, agent: str, result: CanaryResult) -> str:
@@ -69,8 +68,8 @@ def _why(facts: Facts, agent: str, result: CanaryResult) -> str:
     listener = facts.listener(agent)
     if result.failed != "listener" or listener is None:
         return ""
-    if listener.state.startswith(("T", "t")):
-        return f"; its listener, pid {listener.pid}, is stopped (SIGSTOP): kill -CONT {listener.pid} wakes it"
+    if listener.is_stopped:
+        return f"; its listener, pid {listener.pid}, is stopped by a signal"
     answer = facts.answer(agent)
     if answer is None:
         return f"; its listener, pid {listener.pid}, does not answer on its control socket either"
@@ -79,3 +78,12 @@ def _why(facts: Facts, agent: str, result: CanaryResult) -> str:
         since = datetime.fromtimestamp(heard).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         return f"; its listener is deaf since {since}, when it last heard itself"
     return f"; its listener, pid {listener.pid}, is connected, and has not stored it: see its log"
+
+
+def _fix(facts: Facts, agent: str, result: CanaryResult) -> tuple[str, ...]:
+    listener = facts.listener(agent)
+    if result.failed not in ("listener", "mailbox", "receipt") or listener is None:
+        return ()
+    if listener.is_stopped:
+        return (f"kill -CONT {listener.pid}",)
+    return restart_listener(facts, agent)

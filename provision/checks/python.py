@@ -12,6 +12,7 @@ _LEAST = (3, 11)
 
 @check("python.version", "Python is new enough", scope="host")
 def version(facts: Facts, _: str) -> Iterator[Finding]:
+    """By the interpreter that runs this."""
     found = ".".join(map(str, facts.python))
     if facts.python < _LEAST:
         wanted = ".".join(map(str, _LEAST))

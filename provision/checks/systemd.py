@@ -16,12 +16,13 @@ _SHOWN = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "Ex
 
 @check("systemd.absent", "systemd runs here", scope="host")
 def absent(facts: Facts, _: str) -> Iterator[Finding]:
+    """By sd_booted(3)."""
     if facts.has_systemd():
         return
     ways = {agent: facts.supervision(agent) for agent in facts.agents}
     recorded = [agent for agent, way in ways.items() if way == "processes"]
     if recorded:
-        how = f"background processes that swarmbus init started: {', '.join(recorded)}; none survives a reboot"
+        how = f"background processes, which end with a reboot, run {', '.join(recorded)}"
     else:
         how = "a listener runs only where somebody starts it"
     yield Finding(Status.INFO, f"systemd does not run here; {how}", ways)
@@ -29,6 +30,7 @@ def absent(facts: Facts, _: str) -> Iterator[Finding]:
 
 @check("systemd.linger", "units run without a login", scope="host")
 def linger(facts: Facts, _: str) -> Iterator[Finding]:
+    """By logind's own record."""
     _need_units(facts)
     user = facts.system.user.name
     if facts.stat(_LINGER / user) is None:
@@ -42,6 +44,7 @@ def linger(facts: Facts, _: str) -> Iterator[Finding]:
 
 @check("systemd.user-bus", "the user's systemd answers", scope="host", after=("systemd.linger",))
 def user_bus(facts: Facts, _: str) -> Iterator[Finding]:
+    """By the sockets in the run-time folder."""
     _need_units(facts)
     user = facts.system.user
     runtime = facts.system.environ.get("XDG_RUNTIME_DIR")
@@ -56,6 +59,7 @@ def user_bus(facts: Facts, _: str) -> Iterator[Finding]:
 
 @check("systemd.unit-missing", "the agent has a unit", after=("systemd.user-bus",))
 def unit_missing(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By LoadState."""
     unit = facts.unit(agent)
     if unit["LoadState"] != "not-found":
         return
@@ -63,7 +67,7 @@ def unit_missing(facts: Facts, agent: str) -> Iterator[Finding]:
     if way == "processes":
         return
     if way == "none" and facts.listener(agent) is not None:
-        message = f"its listener runs without a unit: nothing starts it after a reboot ({agent_unit(agent)} is not there)"
+        message = f"its listener runs, but nothing starts it after a reboot: {agent_unit(agent)} is not there"
         yield Finding(Status.INFO, message, _evidence(unit), (init(agent),))
         return
     yield Finding(Status.FAIL, f"there is no {agent_unit(agent)}", _evidence(unit), (init(agent),))
@@ -71,6 +75,7 @@ def unit_missing(facts: Facts, agent: str) -> Iterator[Finding]:
 
 @check("systemd.unit-masked", "its unit is not masked", after=("systemd.user-bus",))
 def unit_masked(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By LoadState."""
     unit, name = facts.unit(agent), agent_unit(agent)
     if unit["LoadState"] == "masked":
         fix = (systemctl_user("unmask", name), init(agent))
@@ -83,6 +88,7 @@ def unit_masked(facts: Facts, agent: str) -> Iterator[Finding]:
     after=("systemd.unit-missing", "systemd.unit-masked"),
 )
 def unit_disabled(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By UnitFileState."""
     unit, name = _loaded(facts, agent), agent_unit(agent)
     if unit["UnitFileState"] not in ("enabled", "static", "alias", "linked", "generated"):
         message = f"{name} is {unit['UnitFileState'] or 'not enabled'}: it does not start at boot"
@@ -96,6 +102,7 @@ def unit_disabled(facts: Facts, agent: str) -> Iterator[Finding]:
     consequence_of=("agent.mailbox", "agent.inbox-writable"),
 )
 def unit_failed(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By ActiveState, SubState and Result."""
     unit, name = _loaded(facts, agent), agent_unit(agent)
     again = unit["SubState"] == "auto-restart"
     if unit["ActiveState"] == "failed" or again:
@@ -116,6 +123,7 @@ def unit_failed(facts: Facts, agent: str) -> Iterator[Finding]:
     after=("systemd.unit-missing", "systemd.unit-masked"),
 )
 def reload_pending(facts: Facts, agent: str) -> Iterator[Finding]:
+    """By NeedDaemonReload."""
     unit, name = _loaded(facts, agent), agent_unit(agent)
     if unit["NeedDaemonReload"] == "yes":
         reload, restart = systemctl_user("daemon-reload"), systemctl_user("restart", name)

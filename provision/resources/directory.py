@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, State, Verb, three_way
+from swarmbus.provision.resources.base import Comparison, Owned, Resource, State, Verb, three_way
 from swarmbus.provision.system import System
 
 
@@ -22,6 +22,7 @@ class Directory(Resource):
     """
 
     kind: ClassVar[str] = "directory"
+    guarded: ClassVar[bool] = False  # undo removes nothing that is not empty
 
     path: Path
     mode: int | None = None
@@ -44,7 +45,7 @@ class Directory(Resource):
                 else {"present": True, "kind": "link"}
             )
         if seen is None:
-            return ABSENT
+            return {"present": False, "missing": len(self._missing(system))}
         if seen.kind != "directory":
             return {"present": True, "kind": seen.kind}
         return {"present": True, "mode": None if self.mode is None else f"{seen.mode:04o}"}
@@ -65,8 +66,7 @@ class Directory(Resource):
         return Comparison(Verb.UPDATE, f"has mode {seen['mode']}, not {wanted['mode']}")
 
     def original(self, system: System) -> bytes | None:
-        missing = [folder for folder in (self.path, *self.path.parents) if system.stat(folder) is None]
-        return json.dumps([str(folder) for folder in missing]).encode()
+        return json.dumps([str(folder) for folder in self._missing(system)]).encode()
 
     def realise(self, system: System) -> State:
         for folder in reversed(self.path.parents):
@@ -83,8 +83,11 @@ class Directory(Resource):
                 system.make_dir(self.path, mode=mode)
             return
         for folder in json.loads(original or b"[]"):
-            if not system.remove_dir(Path(folder)):
+            if system.stat(Path(folder)) is not None and not system.remove_dir(Path(folder)):
                 return  # somebody has put something there, and it stays
+
+    def _missing(self, system: System) -> list[Path]:
+        return [folder for folder in (self.path, *self.path.parents) if system.stat(folder) is None]
 
     def record(self) -> dict[str, Any]:
         return {"path": str(self.path), "mode": self.mode}

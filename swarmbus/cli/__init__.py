@@ -41,7 +41,7 @@ _SECTIONS: Final = {
     },
     "This host": {
         "init": "Set up an agent on this host: broker, listener daemon, all that keeps them running.",
-        "doctor": "Say what is wrong with an agent's setup on this host, and how to mend it.",
+        "doctor": "Say what is wrong with the agents of this host, and how to mend it.",
     },
 }
 _COMMANDS: Final = [name for section in _SECTIONS.values() for name in section]

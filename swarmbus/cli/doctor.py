@@ -17,7 +17,9 @@ def _words(context: click.Context, option: click.Parameter, given: tuple[str, ..
 @options.with_settings
 @options.agent_id
 @options.connection
-@click.option("--only", multiple=True, metavar="CODE,…", callback=_words, help="Run these checks or categories.")
+@click.option(
+    "--only", multiple=True, metavar="CODE,…", callback=_words, help="Run these checks or categories."
+)
 @click.option("--skip", multiple=True, metavar="CODE,…", callback=_words, help="Leave these out.")
 @click.option("--explain", metavar="CODE", help="Print what a check means and how to mend it; run nothing.")
 @options.as_json

@@ -7,8 +7,9 @@ drained into it first. Either way a broker that cannot be asked is told apart fr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any, Final
 
 from swarmbus import control
 from swarmbus.cli import options, output
@@ -17,6 +18,9 @@ from swarmbus.errors import BrokerUnreachable, ListenerRunning, SwarmbusError
 from swarmbus.mailbox import Mailbox, StoredMessage
 from swarmbus.mailbox.inbound import AGENT
 from swarmbus.paths import mailbox_path
+
+_LISTENER_STARTS: Final = 5.0
+"""Seconds between a listener daemon's taking the session and its first answer, at the most."""
 
 Show = Callable[[Sequence[StoredMessage]], None]
 
@@ -66,24 +70,31 @@ def read_unread(
 def _fetch(settings: Settings, agent_id: str, consumer: str, stay: float) -> None:
     """Have the mailbox hold what there is for the agent, or stay for the next message."""
     give_up = time.monotonic() + stay
+    starting = time.monotonic() + _LISTENER_STARTS
     while True:
         left = max(give_up - time.monotonic(), 0.0)
-        try:
+        with suppress(control.NoListener):
             options.check_same_broker(settings, agent_id)
             question = {"op": "wait", "consumer": consumer, "timeout": left}
-            answer = control.request(agent_id, question, timeout=left + 5.0)
-        except control.NoListener:
-            # A listener that is started at this moment takes the session: then it is asked, above.
-            with suppress(ListenerRunning):
-                _drain(settings, agent_id, consumer, left)
-                return
-        else:
-            if not answer["connected"] and not answer["unread"]:
-                raise BrokerUnreachable(
-                    f"the listener of {agent_id} has no broker: {answer.get('last_error')}",
-                    hint=f"swarmbus doctor --agent-id {agent_id}",
-                )
+            _check_connected(agent_id, control.request(agent_id, question, timeout=left + 10.0))
             return
+        try:
+            _drain(settings, agent_id, consumer, left)
+        except ListenerRunning:
+            # It has taken the session just now, and will answer in a moment.
+            if time.monotonic() > max(give_up, starting):
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _check_connected(agent_id: str, answer: Mapping[str, Any]) -> None:
+    if not answer["connected"] and not answer["unread"]:
+        raise BrokerUnreachable(
+            f"the listener of {agent_id} has no broker: {answer.get('last_error')}",
+            hint=f"swarmbus doctor --agent-id {agent_id}",
+        )
 
 
 def _drain(settings: Settings, agent_id: str, consumer: str, stay: float) -> None:

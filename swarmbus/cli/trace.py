@@ -18,10 +18,10 @@ from swarmbus.mailbox import Mailbox
 @click.argument("message", metavar="ID")
 @options.as_json
 def command(settings: Settings, message: str, as_json: bool) -> ExitStatus:
-    """Print the whole way of the message with this ID, or this beginning of an id.
+    """Print the whole way of one message.
 
-    Queued, accepted, stored, seen are of a message we sent; received, handled, read of one that came.
-    Exit status 1: no message has this id.
+    ID may be the beginning of an id. Queued, accepted, stored, seen are of a message we sent; received,
+    handled, read of one that came. Exit status 1: no message has this id.
     """
     agent_id = settings.require_agent_id()
     with existing_mailbox(agent_id) as mailbox:

@@ -63,6 +63,12 @@ class Cursors:
             [(seq, handler, now) for seq in seqs],
         )
 
+    def handled(self, handler: str, seq: int) -> None:
+        """The handler is done with one that it had passed over; where it stands does not change."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO handled (seq, handler, at) VALUES (?, ?, ?)", (seq, handler, time.time())
+        )
+
     def failed(self, handler: str, attempts: int, retry_at: float, error: str) -> None:
         """The handler failed on the next message and is to try again."""
         self._connection.execute(

@@ -45,10 +45,7 @@ class Quarantine:
 
     def list(self) -> list[Quarantined]:
         """All, oldest first."""
-        rows = self._connection.execute(
-            "SELECT id, kind, at, topic, reason, payload, message_id, handler FROM quarantine ORDER BY id"
-        )
-        return [Quarantined(*row) for row in rows]
+        return [*self._select("")]
 
     def count(self) -> int:
         """How many there are."""
@@ -62,6 +59,24 @@ class Quarantine:
         ).fetchone()
         return int(count)
 
+    def give_back(self, ids: Sequence[int]) -> None:
+        """Have the handlers of these dead letters try once more."""
+        self._connection.executemany(
+            "UPDATE quarantine SET kind = 'retry' WHERE id = ? AND kind = 'dead-letter'",
+            [(entry_id,) for entry_id in ids],
+        )
+
+    def given_back(self, handler: str) -> Sequence[Quarantined]:
+        """What a handler is to try once more, oldest first."""
+        return [entry for entry in self._select("WHERE kind = 'retry'") if entry.handler == handler]
+
+    def failed_again(self, entry_id: int, reason: str) -> None:
+        """What was given back is a dead letter as before."""
+        self._connection.execute(
+            "UPDATE quarantine SET kind = 'dead-letter', at = ?, reason = ? WHERE id = ?",
+            (time.time(), reason, entry_id),
+        )
+
     def get(self, entry_id: int) -> Quarantined | None:
         """One entry, None if there is none of that number."""
         return next((entry for entry in self.list() if entry.id == entry_id), None)
@@ -74,3 +89,8 @@ class Quarantine:
             self._connection.execute("DELETE FROM quarantine WHERE id = ?", (entry_id,)).rowcount
             for entry_id in ids
         )
+
+    def _select(self, clause: str) -> Sequence[Quarantined]:
+        columns = "id, kind, at, topic, reason, payload, message_id, handler"
+        rows = self._connection.execute(f"SELECT {columns} FROM quarantine {clause} ORDER BY id")  # noqa: S608
+        return [Quarantined(*row) for row in rows]

@@ -123,14 +123,15 @@ class Quarantined:
     Attributes:
         kind: ``unreadable``: no valid envelope. ``conflict``: an id that is already stored, with other
             content. ``forged``: the envelope's sender is not the topic's. ``dead-letter``: a handler
-            failed on it too often.
+            failed on it too often. ``retry``: one that was given back to its handler, which has not had
+            its turn yet.
         at: Unix time in seconds.
         payload: The bytes as they came; of a dead letter, the body.
         handler: Of a dead letter, whose.
     """
 
     id: int
-    kind: Literal["unreadable", "conflict", "forged", "dead-letter"]
+    kind: Literal["unreadable", "conflict", "forged", "dead-letter", "retry"]
     at: float
     topic: str
     reason: str

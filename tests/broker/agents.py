@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,7 +68,9 @@ async def listening(
 
 
 @contextlib.asynccontextmanager
-async def raw(broker: Broker, topic_filter: str | None = None) -> AsyncIterator[tuple[Connection, list[Arrival]]]:
+async def raw(
+    broker: Broker, topic_filter: str | None = None
+) -> AsyncIterator[tuple[Connection, list[Arrival]]]:
     """A connection that is no agent's, and what it has received."""
     arrivals: list[Arrival] = []
 

@@ -38,7 +38,9 @@ RUBBISH = {
 
 #: Odd, but with everything an envelope needs: these are messages.
 ODD = {
-    "keys of Python": envelope(**{"cls": 1, "self": 2, "_fields_set": 3, "_verified": True, "model_extra": 4}),
+    "keys of Python": envelope(
+        **{"cls": 1, "self": 2, "_fields_set": 3, "_verified": True, "model_extra": 4}
+    ),
     "a second sender": envelope(from_agent="somebody"),
     "wire of text": envelope(wire="one"),
     "wire of a list": envelope(wire=[1]),
@@ -71,7 +73,9 @@ async def test_rubbish_is_quarantined_and_not_in_the_way(broker: Broker, payload
 @pytest.mark.parametrize("batched", [False, True], ids=["alone", "in a batch"])
 @pytest.mark.parametrize("fields", ODD.values(), ids=ODD.keys())
 @in_loop
-async def test_odd_message_is_stored_and_handled(broker: Broker, fields: dict[str, object], batched: bool) -> None:
+async def test_odd_message_is_stored_and_handled(
+    broker: Broker, fields: dict[str, object], batched: bool
+) -> None:
     collect = Collect()
     payload = json.dumps([fields] if batched else fields)
     async with listening(broker, "coder", collect) as coder:

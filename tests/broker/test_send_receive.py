@@ -62,7 +62,7 @@ async def test_message_with_everything_arrives_as_it_was_sent(broker: Broker) ->
             priority="high",
             reply_to="boss",
             in_reply_to="11111111-1111-4111-8111-111111111111",
-            extra={"thread": "t1", "hops": 2, "odd": {"nested": [None, True]}},
+            extra={"thread": "t1", "hops": 2, "cls": {"nested": [None, True]}, "from_agent": "x"},
             wait="stored",
         )
         (message,) = await coder.read_inbox()
@@ -80,7 +80,8 @@ async def test_message_with_everything_arrives_as_it_was_sent(broker: Broker) ->
         "in_reply_to": "11111111-1111-4111-8111-111111111111",
         "thread": "t1",
         "hops": 2,
-        "odd": {"nested": [None, True]},
+        "cls": {"nested": [None, True]},
+        "from_agent": "x",
         "verified": False,
     }
 
@@ -111,8 +112,7 @@ async def test_largest_body_arrives(broker: Broker, body: str) -> None:
         ({"reply_to": "broadcast"}, InvalidAgentId),
         ({"extra": {"id": "mine"}}, InvalidMessage),
         ({"extra": {"from": "boss"}}, InvalidMessage),
-        ({"extra": {"from_agent": "boss"}}, InvalidMessage),
-        ({"extra": {"cls": 1}}, InvalidMessage),
+        ({"extra": {"wire": 7}}, InvalidMessage),
         ({"extra": {"deep": "\ud800"}}, InvalidMessage),
         ({"extra": {"deep": object()}}, InvalidMessage),
     ],
@@ -238,7 +238,11 @@ async def test_broker_that_was_never_there_leaves_the_message_in_the_spool(broke
 
 @in_loop
 async def test_broadcast_reaches_all_but_its_sender(broker: Broker) -> None:
-    async with listening(broker, "coder"), listening(broker, "tester"), listening(broker, "planner") as planner:
+    async with (
+        listening(broker, "coder"),
+        listening(broker, "tester"),
+        listening(broker, "planner") as planner,
+    ):
         delivery = await planner.send(to="broadcast", subject="all hands", body="")
         assert (delivery.state, delivery.final) == ("accepted", True)
         await until(lambda: subjects("coder") == subjects("tester") == ["all hands"])
@@ -286,7 +290,9 @@ async def test_id_that_is_used_for_two_messages_is_a_conflict(broker: Broker) ->
 async def test_sender_that_the_topic_belies_is_forged(broker: Broker) -> None:
     async with listening(broker, "coder"):
         await publish(broker, "agents/coder/inbox/mallory", envelope_json(**{"from": "boss"}))
-        await publish(broker, "agents/broadcast/mallory", envelope_json(**{"from": "boss", "to": "broadcast"}))
+        await publish(
+            broker, "agents/broadcast/mallory", envelope_json(**{"from": "boss", "to": "broadcast"})
+        )
         await publish(broker, "agents/coder/inbox/stranger", envelope_json(subject="vouched"))
         await publish(broker, "agents/coder/inbox", envelope_json(subject="bare"))
         await until(lambda: "bare" in subjects("coder"))
@@ -306,7 +312,9 @@ async def test_receipt_of_somebody_else_does_not_count(broker: Broker) -> None:
         pass  # from now on there is a session, and nobody who takes from it
     async with bus_of(broker, "planner") as planner:
         delivery = await planner.send(to="coder", subject="for coder only", body="")
-        await publish(broker, "agents/planner/receipts", json.dumps({"from": "mallory", "stored": [delivery.id]}))
+        await publish(
+            broker, "agents/planner/receipts", json.dumps({"from": "mallory", "stored": [delivery.id]})
+        )
         forged = json.dumps({"from": "coder", "stored": [delivery.id]})
         await publish(broker, "agents/planner/receipts/mallory", forged)
         async with listening(broker, "tester"):
@@ -563,7 +571,9 @@ async def test_sender_beside_a_listener_does_not_send_its_messages_too(broker: B
     async with raw(broker, "agents/elder/inbox/#") as (_, arrivals), listening(broker, "planner") as planner:
         broker.pause()
         waiting = [
-            asyncio.create_task(planner.send(to="elder", subject=f"{n}", body="", wait="accepted", timeout=20))
+            asyncio.create_task(
+                planner.send(to="elder", subject=f"{n}", body="", wait="accepted", timeout=20)
+            )
             for n in range(5)
         ]
         opening = asyncio.create_task(bus_of(broker, "planner").__aenter__())
@@ -582,7 +592,10 @@ async def test_sender_beside_a_listener_does_not_send_its_messages_too(broker: B
 async def test_burst_of_a_thousand_arrives_once_and_in_order(broker: Broker) -> None:
     async with listening(broker, "coder"), bus_of(broker, "planner") as planner:
         await asyncio.gather(
-            *(planner.send(to="coder", subject=f"{n}", body="x" * 200, wait="stored", timeout=30) for n in range(1000))
+            *(
+                planner.send(to="coder", subject=f"{n}", body="x" * 200, wait="stored", timeout=30)
+                for n in range(1000)
+            )
         )
     assert subjects("coder") == [str(n) for n in range(1000)]
 
@@ -618,7 +631,10 @@ async def test_outbox_file_has_what_was_sent(broker: Broker, home: Path) -> None
     async with listening(broker, "coder"):
         planner = bus_of(broker, "planner")
         delivery = await planner.send(
-            to="coder", subject="hello", body="## [2026-01-01 00:00] From: x | y", outbox_path=home / "{agent_id}-outbox.md"
+            to="coder",
+            subject="hello",
+            body="## [2026-01-01 00:00] From: x | y",
+            outbox_path=home / "{agent_id}-outbox.md",
         )
     (entry,) = parse_entries(outbox.read_text())
     assert (entry.direction, entry.peer, entry.subject, entry.id) == ("To", "coder", "hello", delivery.id)

@@ -1,7 +1,7 @@
 """The command line as a user calls it: ``swarmbus`` in a process of its own.
 
-    ran = swarmbus("send", "--agent-id=planner", "--to=coder", "--subject=hi", "--body-file=-", stdin=b"...")
-    assert ran.status == 0
+ran = swarmbus("send", "--agent-id=planner", "--to=coder", "--subject=hi", "--body-file=-", stdin=b"...")
+assert ran.status == 0
 """
 
 from __future__ import annotations

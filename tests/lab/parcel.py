@@ -38,9 +38,11 @@ def pack_checkout(checkout: Path, *, owner: str) -> bytes:
     """The working tree as it is now: what git follows and what it would, not what it ignores."""
     listed = ["git", "-C", str(checkout), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    # Folders too: tar would make those that are missing, as root's.
+    folders = {str(folder) for name in names for folder in Path(name).parents if folder != Path()}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in sorted({name for name in names if name}):
+        for name in sorted(folders.union(filter(None, names))):
             path = checkout / name
             if path.is_symlink() or path.exists():  # else it is deleted, but not yet for git
                 tar.add(path, arcname=name, recursive=False, filter=lambda entry: _owned(entry, owner))

@@ -54,14 +54,18 @@ class Machine:
         status, output = command(system, state, words[1:], root)
         if json.dumps(state) != before:
             system.write_file(STATE, json.dumps(state).encode(), mode=0o644)
-        return Result(argv, status, stdout=output if status == 0 else "", stderr="" if status == 0 else output)
+        return Result(
+            argv, status, stdout=output if status == 0 else "", stderr="" if status == 0 else output
+        )
 
     def state(self, system: System) -> dict[str, Any]:
-        """``{"units": {"user:x.service": {"enabled":…, "active":…, "read":…, "starts":…}}, "packages": […]}``."""
+        """``{"units": {"user:x.service": {"enabled":…, "active":…, "read":…}}, "packages": […]}``."""
         data = system.read(STATE)
         return json.loads(data) if data else {"units": {}, "packages": [], "linger": []}
 
-    def _systemctl(self, system: System, state: dict[str, Any], words: list[str], root: bool) -> tuple[int, str]:
+    def _systemctl(
+        self, system: System, state: dict[str, Any], words: list[str], root: bool
+    ) -> tuple[int, str]:
         manager = "user" if words[0] == "--user" else "system"
         words = [word for word in words if word not in ("--user", "--no-block", "--")]
         if manager == "system" and words[0] != "show" and not root:
@@ -109,10 +113,14 @@ class Machine:
         )
 
     def _file(self, system: System, manager: str, name: str) -> Path:
-        folder = system.user.home / ".config/systemd/user" if manager == "user" else Path("/lib/systemd/system")
+        folder = (
+            system.user.home / ".config/systemd/user" if manager == "user" else Path("/lib/systemd/system")
+        )
         return folder / name
 
-    def _loginctl(self, system: System, state: dict[str, Any], words: list[str], root: bool) -> tuple[int, str]:
+    def _loginctl(
+        self, system: System, state: dict[str, Any], words: list[str], root: bool
+    ) -> tuple[int, str]:
         verb, user = [word for word in words if not word.startswith("--")]
         if self.refuse_linger and not root:
             return 1, "Could not enable linger: Access denied"
@@ -124,7 +132,9 @@ class Machine:
             system.remove(path)
         return 0, ""
 
-    def _apt_get(self, system: System, state: dict[str, Any], words: list[str], root: bool) -> tuple[int, str]:
+    def _apt_get(
+        self, system: System, state: dict[str, Any], words: list[str], root: bool
+    ) -> tuple[int, str]:
         verb = next(word for word in ("update", "install", "purge") if word in words)
         if verb == "update":
             system.write_file(Path("/var/lib/apt/lists/debian_main_Packages"), b"", mode=0o644)
@@ -145,7 +155,9 @@ class Machine:
             else [name for name in state["packages"] if name not in names]
         )
         self._set_up_mosquitto(system, state, present="mosquitto" in state["packages"])
-        stanzas = [f"Package: {name}\nStatus: install ok installed\nVersion: 1\n" for name in state["packages"]]
+        stanzas = [
+            f"Package: {name}\nStatus: install ok installed\nVersion: 1\n" for name in state["packages"]
+        ]
         system.write_file(_STATUS, "\n".join(stanzas).encode(), mode=0o644)
         return 0, ""
 
@@ -161,7 +173,7 @@ class Machine:
             for path, text in files.items():
                 system.write_file(Path(path), text.encode(), mode=0o644)
             state["units"].setdefault(
-                "system:mosquitto.service", {"enabled": True, "active": True, "read": "", "starts": 1}
+                "system:mosquitto.service", {"enabled": True, "active": True, "read": ""}
             )
         else:
             for path in files:

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from swarmbus.provision.local_system import LocalSystem
@@ -77,7 +77,7 @@ class Sandbox(LocalSystem):
     def write_file(
         self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
     ) -> None:
-        with self._change():
+        with self._change(counts=not path.is_relative_to(self._outside)):
             super().write_file(self._at(path), data, mode=mode)
 
     def append(self, path: Path, data: bytes) -> None:
@@ -121,8 +121,10 @@ class Sandbox(LocalSystem):
         script = "grep -q nonsense $1 && exit 3; echo mosquitto version 2 running >&2; exec sleep 9"
         return super().spawn(["/bin/sh", "-c", script, "sh", argv[2]], log=log, env=env)
 
-    def locked(self, path: Path, wait: float) -> AbstractContextManager[None]:
-        return super().locked(self._at(path), wait)
+    @contextmanager
+    def locked(self, path: Path, wait: float) -> Iterator[None]:
+        with super().locked(self._at(path), wait):
+            yield
 
     def lock_holder(self, path: Path) -> bytes | None:
         return super().lock_holder(self._at(path))

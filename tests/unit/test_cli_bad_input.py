@@ -50,13 +50,19 @@ def unchanged(home: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["send", "--agent-id=A", "--to=coder", "--subject=s", "--body=b"], ["'A' is not an agent id", "a-z"]),
+        (
+            ["send", "--agent-id=A", "--to=coder", "--subject=s", "--body=b"],
+            ["'A' is not an agent id", "a-z"],
+        ),
         (["send", "--agent-id=a b", "--to=coder", "--subject=s", "--body=b"], ["'a b'"]),
         (["send", f"--agent-id={'a' * 65}", "--to=coder", "--subject=s", "--body=b"], ["1 to 64 characters"]),
         (["send", "--agent-id=system", "--to=coder", "--subject=s", "--body=b"], ["'system' is reserved"]),
         (["send", "--agent-id=broadcast", "--to=coder", "--subject=s", "--body=b"], ["is reserved"]),
         (["send", "--agent-id=planner", "--to=agents/x", "--subject=s", "--body=b"], ["'agents/x'"]),
-        (["send", "--agent-id=planner", "--to=presence", "--subject=s", "--body=b"], ["'presence' is reserved"]),
+        (
+            ["send", "--agent-id=planner", "--to=presence", "--subject=s", "--body=b"],
+            ["'presence' is reserved"],
+        ),
         ([*SEND, "--body=b", "--reply-to=X"], ["'X' is not an agent id"]),
         (["send", "--to=coder", "--subject=s", "--body=b"], ["no agent id was given", "--agent-id"]),
         (["send", "--agent-id=planner", "--subject=s", "--body=b"], ["--to"]),
