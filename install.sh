@@ -249,8 +249,8 @@ die_without_python() {
 stamp() {
     (
         cd "$here"
-        find pyproject.toml README.md LICENSE install.sh swarmbus provision templates -type f \
-            ! -path '*/__pycache__/*' -exec sha256sum {} + | LC_ALL=C sort -k 2 | sha256sum
+        find pyproject.toml README.md LICENSE install.sh swarmbus provision templates docs/checks -type f \
+            ! -path '*/__pycache__/*' -exec sha256sum {} + 2>/dev/null | LC_ALL=C sort -k 2 | sha256sum
     )
     cat "$1"/lib/python3*/site-packages/swarmbus-*.dist-info/RECORD 2>/dev/null | sha256sum
 }

@@ -153,8 +153,8 @@ class _Journey:
         return CanaryResult(self.agent_id, self._hops, total=_milliseconds(self.sent, arrived))
 
     def failed(self, reason: str, *, retry: bool = False) -> CanaryResult:
-        at = next(hop for hop in HOPS if hop not in self._hops)
-        return CanaryResult(self.agent_id, self._hops, at, reason, retry=retry)
+        # Hops are made in their order.
+        return CanaryResult(self.agent_id, self._hops, HOPS[len(self._hops)], reason, retry=retry)
 
 
 async def _travel(

@@ -101,8 +101,7 @@ def _config(spec: InstallSpec, layout: Layout, supervisor: Supervisor) -> list[R
     ]
     for agent in spec.agents:
         restart = (supervisor.agent_restart(agent.id),)
-        inbox = agent.inbox or f"~/sync/{agent.id}-inbox.md"
-        settings = (("inbox", inbox), ("outbox", agent.outbox), ("invoke", agent.invoke))
+        settings = (("inbox", agent.inbox), ("outbox", agent.outbox), ("invoke", agent.invoke))
         for key, value in settings:
             if value is not None:
                 keys.append(
@@ -120,7 +119,7 @@ def _config(spec: InstallSpec, layout: Layout, supervisor: Supervisor) -> list[R
 
 def _inbox_folder(agent: AgentSpec, layout: Layout) -> list[Resource]:
     """The folder of the inbox, where it is in the user's home."""
-    inbox = agent.inbox or f"~/sync/{agent.id}-inbox.md"
+    inbox = agent.inbox or ""
     path = layout.home / inbox[2:] if inbox.startswith("~/") else Path(inbox)
     if not path.is_relative_to(layout.home) or path.parent == layout.home:
         return []

@@ -151,7 +151,11 @@ def make_plan(
     for action in actions:
         if action.verb.changes_host:
             due |= dict.fromkeys(action.resource.notify)
-    started = {restart_made_needless(action) for action in actions if action.verb.changes_host}
+    started = {
+        spared
+        for action in actions
+        if action.verb.changes_host and (spared := restart_made_needless(action)) not in action.resource.settle
+    }
     handlers = [Handler(handler_id, layout.processes) for handler_id in due if handler_id not in started]
     commands = [
         command

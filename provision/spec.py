@@ -27,7 +27,7 @@ class AgentSpec:
     """One agent of this host; None means that nothing was said.
 
     Attributes:
-        inbox: Inbox file; None leaves the default, ``~/sync/<id>-inbox.md``.
+        inbox: Inbox file; after merging never None.
         invoke: Command line of the wake command, its first word an absolute path once it is merged.
     """
 
@@ -242,6 +242,7 @@ def _agents(
             key: getattr(said, key) or _text(table.get(key)) or getattr(before, key)
             for key in ("inbox", "outbox", "invoke")
         }
+        values["inbox"] = values["inbox"] or f"~/sync/{name}-inbox.md"
         if said.invoke:
             values["invoke"] = absolute_command(said.invoke, system)
         merged.append(AgentSpec(name, **values))

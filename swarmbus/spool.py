@@ -304,14 +304,8 @@ class Spool:
                 self._tell(message_id, recipient.agent, "queued", "the broker is not reachable", now=True)
             return
         code = future.result()
-        if code == NO_MATCHING_SUBSCRIBERS and recipient.confirms:
-            # Its session was lost, with the broker's memory for instance; it will be back.
-            reason = f"the broker has no session of {recipient.agent} at present"
-            self._owe(recipient, ids)
-            self._commits.note(lambda: self._mailbox.outbound.defer(ids, reason, None))
-            self._tell_all(ids, recipient, "queued", reason, now=True)
-        elif code == NO_MATCHING_SUBSCRIBERS:
-            self._fail(ids, recipient, "no-subscriber", f"nobody has ever listened as {recipient.agent}")
+        if code == NO_MATCHING_SUBSCRIBERS:
+            self._nobody_there(ids, recipient)
         elif code == NOT_AUTHORIZED:
             self._fail(ids, recipient, "not-authorized", f"the broker forbids messages to {recipient.agent}")
         elif code >= 0x80:
@@ -319,6 +313,22 @@ class Spool:
         else:
             self._accepted(ids, recipient)
         self._plan_pump()
+
+    def _nobody_there(self, ids: list[str], recipient: Recipient) -> None:
+        """A receiver we know has lost its session, with the broker's memory for instance, and will be back.
+
+        One that was never heard of may be a slip of the pen: whoever waits for the answer is told, and has
+        to send again. Where nobody waits, because we said before that we would keep the message, we do.
+        """
+        refused = [] if recipient.confirms else [one for one in ids if one in self._waiting]
+        kept = [one for one in ids if one not in refused]
+        if refused:
+            self._fail(refused, recipient, "no-subscriber", f"nobody has ever listened as {recipient.agent}")
+        if kept:
+            reason = f"the broker has no session of {recipient.agent} at present"
+            self._owe(recipient, kept)
+            self._commits.note(lambda: self._mailbox.outbound.defer(kept, reason, None))
+            self._tell_all(kept, recipient, "queued", reason, now=True)
 
     def _accepted(self, ids: list[str], recipient: Recipient) -> None:
         done = not recipient.confirms

@@ -21,6 +21,9 @@ MakeBroker = Callable[..., Broker]
 _SHUT_OUT = ("SWARMBUS_", "XDG_", "NOTIFY_SOCKET", "WATCHDOG_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
 _LET_IN = ("SWARMBUS_TEST_", "SWARMBUS_NO_SKIPS")
 
+#: Asked once: `home` hides the variable from what a test runs.
+_NO_SKIPS = os.environ.get("SWARMBUS_NO_SKIPS") == "1"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Shut the doors of the whole run; the fixture `home` then gives each test its own home."""
@@ -28,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # one of xdist's workers, which inherits what is set here
     os.environ["SWARMBUS_TEST_CACHE"] = str(cache_folder())
     _keep_way_to_package_index()
+    # The checkout may be another user's, and the configuration in which that was allowed is under $HOME.
+    git = {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": str(Path(__file__).parents[1])}
+    os.environ.update({f"GIT_CONFIG_{name}": value for name, value in git.items()})
     for name in list(os.environ):
         if name.startswith(_SHUT_OUT) and not name.startswith(_LET_IN):
             del os.environ[name]
@@ -54,6 +60,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """
     folder = Path(tempfile.mkdtemp(prefix="sb-"))
     monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("SWARMBUS_NO_SKIPS", raising=False)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -82,12 +89,8 @@ def broker(make_broker: MakeBroker) -> Broker:
     return make_broker()
 
 
-def _no_skips() -> bool:
-    return os.environ.get("SWARMBUS_NO_SKIPS") == "1"
-
-
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if report.skipped and not hasattr(report, "wasxfail") and _no_skips():
+    if report.skipped and not hasattr(report, "wasxfail") and _NO_SKIPS:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"SWARMBUS_NO_SKIPS=1, but: {reason}"

@@ -199,9 +199,9 @@ def test_every_check_has_its_page_and_every_page_its_check() -> None:
     assert pages == sorted(check.code for check in checks)
 
 
-def test_page_of_a_check_answers_the_three_questions() -> None:
+def test_page_of_a_check_answers_the_four_questions() -> None:
     for page in PAGES:
         if page.path.parent.name == "checks":
             title, *questions = page.headings
             assert title.startswith(page.path.stem), _name(page)
-            assert questions == ["What it means", "How to see it yourself", "Fix"], _name(page)
+            assert questions == ["Meaning", "How it is measured", "Fix", "See it yourself"], _name(page)

@@ -156,13 +156,12 @@ class Sandbox:
 
 
 def copy_checkout(into: Path) -> None:
-    """What install.sh needs of the working tree."""
-    into.mkdir(mode=0o755)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "install.sh"):
-        shutil.copy2(CHECKOUT / name, into)
-    for name in ("swarmbus", "provision", "templates"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(CHECKOUT / name, into / name, symlinks=True, ignore=ignored)
+    """The working tree without what is built in it; the user of the sandbox may read it."""
+    ignored = shutil.ignore_patterns(
+        ".git", "build", "dist", ".venv", "__pycache__", ".*_cache", "*.egg-info"
+    )
+    shutil.copytree(CHECKOUT, into, symlinks=True, ignore=ignored)
+    into.chmod(0o755)
 
 
 @pytest.fixture(scope="module")

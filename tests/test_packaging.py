@@ -57,6 +57,7 @@ class Built:
             "swarmbus/": "swarmbus/",
             "provision/": "swarmbus/provision/",
             "templates/": "swarmbus/templates/",
+            "docs/checks/": "swarmbus/check_pages/",
         }
         return sorted(
             here + name.removeprefix(there)
@@ -110,20 +111,21 @@ def test_wheel_holds_the_package_as_git_has_it(built: Built) -> None:
         assert sorted(name for name in names if ".dist-info/" not in name) == built.package
 
 
-def test_wheel_brings_provision_and_templates(built: Built) -> None:
+def test_wheel_brings_provision_templates_and_pages(built: Built) -> None:
     """The links are followed: a checkout without symbolic links would build a wheel without these."""
     assert "swarmbus/provision/__init__.py" in built.package
-    assert any(name.startswith("swarmbus/templates/") for name in built.package)
+    for folder in ("swarmbus/templates/", "swarmbus/check_pages/"):
+        assert any(name.startswith(folder) for name in built.package)
 
 
 def test_sdist_holds_the_package_its_tests_and_its_documents(built: Built) -> None:
     root = built.sdist.name.removesuffix(".tar.gz")
     with tarfile.open(built.sdist) as archive:
         names = {name.removeprefix(f"{root}/") for name in archive.getnames()}
-    assert set(built.package) <= names
-    top = ("tests/", "docs/", "ansible/")
-    also = {name for name in built.files if name.startswith(top)}
-    assert also <= names
+    # Pages of checks come by docs/, as in the checkout.
+    assert {name for name in built.package if not name.startswith("swarmbus/check_pages/")} <= names
+    top = ("tests/", "docs/", "ansible/", "scripts/")
+    assert {name for name in built.files if name.startswith(top)} <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "install.sh", "Makefile"} <= names
 
 
@@ -138,6 +140,12 @@ def test_installed_wheel_runs_and_finds_its_templates(built: Built, environment:
         for name in built.package
         if name.startswith("swarmbus/templates/")
     ]
+
+
+def test_installed_wheel_explains_checks_without_a_checkout(built: Built, environment: Path) -> None:
+    for page in sorted((built.copy / "docs/checks").glob("*.md")):
+        told = _run(environment / "bin/swarmbus", "doctor", "--explain", page.stem)
+        assert told.startswith(f"# {page.stem}")
 
 
 def test_installation_takes_one_name_in_site_packages(environment: Path) -> None:

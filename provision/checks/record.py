@@ -57,7 +57,7 @@ class Check:
         code: ``category.kebab``; never given to another check, also when this one is gone.
         title: What is so when all is well.
         after: Codes of checks without which this one means nothing: if one fails, this one is not run.
-        consequence_of: Codes of checks that explain a failure of this one: if both fail, only the other is told.
+        consequence_of: Codes of checks that explain a failure of this one: if both fail, the other is told.
         timeout: Seconds; then it could not look.
     """
 

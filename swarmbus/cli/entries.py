@@ -15,6 +15,7 @@ from typing import Any, Final
 from swarmbus.agent_id import BROADCAST
 from swarmbus.cli import output
 from swarmbus.inbox_file import Direction, encode_word, render_entry
+from swarmbus.limits import CONTENT_TYPES
 from swarmbus.mailbox import StoredMessage
 
 _END: Final = " -->\n"
@@ -47,9 +48,13 @@ def entry_text(direction: Direction, peer: str, fields: Mapping[str, Any]) -> st
 
 
 def _more(direction: Direction, fields: Mapping[str, Any]) -> str:
-    more = {key: value for key in ("reply_to", "in_reply_to", "thread") if (value := fields.get(key))}
-    if fields.get("content_type") != "text/plain":
-        more["content_type"] = fields.get("content_type")
-    if direction == "From" and fields.get("to") == BROADCAST:
+    more = {
+        key: encode_word(str(value))
+        for key in ("reply_to", "in_reply_to", "thread")
+        if (value := fields.get(key))
+    }
+    if (content_type := fields["content_type"]) != "text/plain" and content_type in CONTENT_TYPES:
+        more["content_type"] = content_type
+    if direction == "From" and fields["to"] == BROADCAST:
         more["to"] = BROADCAST
-    return "".join(f" {key}={encode_word(str(value))}" for key, value in more.items())
+    return "".join(f" {key}={word}" for key, word in more.items())

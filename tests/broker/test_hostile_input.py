@@ -82,7 +82,7 @@ async def test_odd_message_is_stored_and_handled(
         await publish(broker, "agents/coder/inbox", payload)
         await publish(broker, "agents/coder/inbox", envelope_json(subject="next"))
         await until(lambda: "next" in collect.subjects)
-        assert [message["id"] for message in await coder.read_inbox()][0] == fields["id"]
+        assert (await coder.read_inbox())[0]["id"] == fields["id"]
     assert collect.messages[0].id == fields["id"]
     assert collect.messages[0].from_agent == "stranger"
     assert collect.messages[0].verified is False

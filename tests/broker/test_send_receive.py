@@ -436,7 +436,7 @@ async def test_watch_without_listener_sees_the_next_message(broker: Broker) -> N
     coder = bus_of(broker, "coder")
     watching = asyncio.create_task(coder.watch_inbox(20))
     async with bus_of(broker, "planner") as planner:
-        await until(lambda: (Path.home() / ".local/state/swarmbus/coder/mailbox.db").exists())
+        await until(mailbox_path("coder").exists)
         await retry_until_subscribed(planner, "coder", "at last")
         message = await watching
     assert message is not None
