@@ -36,7 +36,7 @@ def refuse_foreign_hands(path: Path, *, uid: int, root: bool) -> None:
                 f"{here} belongs to user {seen.st_uid}, who could redirect what is written to {path}",
                 hint=f"look at it: ls -ld {here}",
             )
-        if stat.S_ISLNK(seen.st_mode) and waiting:
+        if stat.S_ISLNK(seen.st_mode):
             links += 1
             if links > _MAX_LINKS:
                 raise StorageError(f"{path}: too many symbolic links")

@@ -227,8 +227,7 @@ class LocalSystem:
             run_as_root(self, [RootCommand(make)], f"making {path}")
             return
         with self._storage(path):
-            if not path.is_dir():
-                path.mkdir(mode=0o700)
+            path.mkdir(mode=0o700, exist_ok=True)
             if owner is not None:
                 os.chown(path, *owner)
             path.chmod(mode)

@@ -154,7 +154,8 @@ def make_plan(
     started = {
         spared
         for action in actions
-        if action.verb.changes_host and (spared := restart_made_needless(action)) not in action.resource.settle
+        if action.verb.changes_host
+        and (spared := restart_made_needless(action)) not in action.resource.settle
     }
     handlers = [Handler(handler_id, layout.processes) for handler_id in due if handler_id not in started]
     commands = [

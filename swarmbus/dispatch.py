@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from swarmbus.commits import GroupCommit
 from swarmbus.envelope import AgentMessage
+from swarmbus.errors import SwarmbusError, TimedOut
 from swarmbus.mailbox import Mailbox, StoredMessage
 
 log = logging.getLogger(__name__)
@@ -138,20 +139,15 @@ class _Lane:
     async def _handle(self, stored: list[StoredMessage]) -> None:
         """See one batch through, to success or dead letter; a batch that fails is tried one by one."""
         while not self.stopping.is_set():
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await self._call(stored)
-            except Exception as error:
-                if isinstance(error, TimeoutError) and not str(error):
-                    error = TimeoutError(f"took longer than {self._timeout} s")
-                if len(stored) > 1:
-                    for message in stored:
-                        await self._handle([message])
-                    return
-                if await self._gave_up(stored[0], error):
-                    return
-            else:
+            error = await self._attempt(stored)
+            if error is None:
                 self._advance(stored)
+                return
+            if len(stored) > 1:
+                for message in stored:
+                    await self._handle([message])
+                return
+            if await self._gave_up(stored[0], error):
                 return
 
     async def _try_dead_letters(self) -> None:
@@ -160,17 +156,27 @@ class _Lane:
             if self.stopping.is_set():
                 return
             message = self._mailbox.inbound.get(entry.message_id or "")
-            try:
-                if message is None:
-                    raise LookupError("the message is not in the mailbox")
-                async with asyncio.timeout(self._timeout):
-                    await self._call([message])
-            except Exception as error:
-                reason = str(error) or type(error).__name__
-                log.warning("%s failed again on %s: %s", self.name, entry.message_id, reason)
-                await self._commits.add(partial(self._bury_again, entry.id, reason))
+            error = LookupError("not in the mailbox") if message is None else await self._attempt([message])
+            if message is None or error is not None:
+                log.warning("%s failed again on %s: %s", self.name, entry.message_id, _reason(error))
+                await self._commits.add(partial(self._bury_again, entry.id, _reason(error)))
             else:
                 await self._commits.add(partial(self._raise_from_the_dead, entry.id, message.seq))
+
+    async def _attempt(self, stored: list[StoredMessage]) -> BaseException | None:
+        """Call the handler; what went wrong, None if nothing did."""
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                await self._call(stored)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return error  # not we were cancelled, but something that the handler awaits
+        except Exception as error:
+            return TimedOut(f"took longer than {self._timeout} s") if limit.expired() else error
+        return None
 
     async def _call(self, stored: list[StoredMessage]) -> None:
         messages = [_as_agent_message(message) for message in stored]
@@ -186,10 +192,10 @@ class _Lane:
         self._seq, self._attempts = seqs[-1], 0
         self._commits.note(lambda: self._mailbox.cursors.advance(self.name, seqs))
 
-    async def _gave_up(self, message: StoredMessage, error: Exception) -> bool:
+    async def _gave_up(self, message: StoredMessage, error: BaseException) -> bool:
         """Record a failure and wait; True when the message became a dead letter."""
         self._attempts += 1
-        reason = str(error) or type(error).__name__
+        reason = _reason(error)
         if self._attempts >= self._max_attempts:
             log.error("%s gave up on %s: %s", self.name, message.id, reason)
             await self._commits.add(lambda: self._bury(message, reason))
@@ -231,6 +237,13 @@ class _Lane:
             "last_error": cursor.last_error,
             "dead": self._mailbox.quarantine.dead_letters(self.name),
         }
+
+
+def _reason(error: BaseException | None) -> str:
+    """Our own errors are whole sentences; of others the kind says as much as the text (KeyError: 'x')."""
+    if isinstance(error, SwarmbusError):
+        return error.message
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def _as_agent_message(stored: StoredMessage) -> AgentMessage:

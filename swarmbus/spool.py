@@ -137,7 +137,7 @@ class Spool:
         self._waiting.setdefault(message_id, []).append((wait, message, answer))
         try:
             await kept  # on its way already; but nothing is promised that is not on the disk
-            if not self.connected and not answer.done():
+            if wait == "accepted" and not self.connected and not answer.done():
                 return _delivery(message, "queued", "the broker is not reachable")
             async with asyncio.timeout(timeout):
                 return await answer
@@ -381,7 +381,8 @@ class Spool:
             return
         for wait, message, future in waiting:
             delivery = _delivery(message, state, reason, final=final)
-            if not future.done() and (now or final or delivery.reached(wait)):
+            # Who waits for the receiver waits on: the broker, or its session, may be back in time.
+            if not future.done() and (final or delivery.reached(wait) or (now and wait == "accepted")):
                 future.set_result(delivery)
 
     def _known(self, message: AgentMessage) -> Delivery:

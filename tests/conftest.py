@@ -19,7 +19,7 @@ MakeBroker = Callable[..., Broker]
 
 #: Variables that would let a developer's own agents, display or service manager into a test.
 _SHUT_OUT = ("SWARMBUS_", "XDG_", "NOTIFY_SOCKET", "WATCHDOG_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
-_LET_IN = ("SWARMBUS_TEST_", "SWARMBUS_NO_SKIPS")
+_LET_IN = ("SWARMBUS_TEST_", "SWARMBUS_NO_SKIPS", "SWARMBUS_FULL_STORM", "SWARMBUS_STORM_SEED")
 
 #: Asked once: `home` hides the variable from what a test runs.
 _NO_SKIPS = os.environ.get("SWARMBUS_NO_SKIPS") == "1"

@@ -44,4 +44,5 @@ def command(settings: Settings, peer: str | None, since_text: str | None, as_jso
 
 
 def _as_dict(turn: Turn) -> dict[str, Any]:
-    return {"at": turn.at, "direction": "out" if turn.outgoing else "in", **turn.fields}
+    fields = {key: value for key, value in turn.fields.items() if key != "wire"}
+    return {"at": turn.at, "direction": "out" if turn.outgoing else "in", **fields}

@@ -90,7 +90,7 @@ def _fetch(settings: Settings, agent_id: str, consumer: str, stay: float) -> Non
 
 
 def _check_connected(agent_id: str, answer: Mapping[str, Any]) -> None:
-    if not answer["connected"] and not answer["unread"]:
+    if not answer["connected"]:
         raise BrokerUnreachable(
             f"the listener of {agent_id} has no broker: {answer.get('last_error')}",
             hint=f"swarmbus doctor --agent-id {agent_id}",

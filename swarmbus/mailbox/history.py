@@ -112,11 +112,14 @@ class History:
         rows = self._connection.execute(
             "SELECT received, 0, sender, json_object('id', id, 'from', sender, 'to', recipient, 'ts', ts,"
             " 'subject', subject, 'body', body, 'content_type', content_type, 'priority', priority,"
-            " 'reply_to', reply_to) FROM inbound"
+            " 'reply_to', reply_to, 'extra', json(extra)) FROM inbound"
             " WHERE received >= :since AND (:peer IS NULL OR sender = :peer)"
             " UNION ALL SELECT queued, 1, recipient, envelope FROM outbound"
             " WHERE queued >= :since AND (:peer IS NULL OR recipient = :peer) ORDER BY 1",
             {"since": since or 0.0, "peer": peer},
         )
         for at, outgoing, other, fields in rows:
-            yield Turn(at, bool(outgoing), other, json.loads(fields))
+            envelope = json.loads(fields)
+            if not outgoing:
+                envelope |= envelope.pop("extra") or {}
+            yield Turn(at, bool(outgoing), other, envelope)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from swarmbus.lock import lock_holder
+from swarmbus.paths import lock_path
 from tests.lab.command import Ran, command, swarmbus
 from tests.lab.listener import Listener
 from tests.lab.mosquitto import Broker
@@ -162,7 +164,7 @@ def test_watch_says_2_when_the_broker_goes_away_meanwhile(broker: Broker) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    broker.wait_for_log("Sending SUBACK to swarmbus-coder")
+    _until(lambda: lock_holder(lock_path("coder")) == (watching.pid, "staying"))
     broker.kill()
     _, err = watching.communicate(timeout=30)
     assert watching.returncode == 2
@@ -173,7 +175,7 @@ def test_watch_goes_on_when_a_listener_takes_the_session(broker: Broker) -> None
     watching = subprocess.Popen(
         [*command(), "watch", "--agent-id=coder", "--timeout=60", "--json"], stdout=subprocess.PIPE
     )
-    broker.wait_for_log("Sending SUBACK to swarmbus-coder")
+    _until(lambda: lock_holder(lock_path("coder")) == (watching.pid, "staying"))
     with Listener("coder", None):
         send("one")
         out, _ = watching.communicate(timeout=30)
@@ -235,8 +237,7 @@ def _until_seen(message_id: str) -> None:
     )
 
 
-def _until(is_so: object) -> None:
-    assert callable(is_so)
+def _until(is_so: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 20
     while not is_so():
         assert time.monotonic() < give_up, "it has not come to that within 20 s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -143,8 +143,7 @@ def _until_gone(pid: int) -> None:
     _until(gone)
 
 
-def _until(is_so: object) -> None:
-    assert callable(is_so)
+def _until(is_so: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 20
     while not is_so():
         assert time.monotonic() < give_up, "it has not come to that within 20 s"

@@ -18,7 +18,8 @@ from swarmbus.provision.doctor import Report, Result, run_checks
 from swarmbus.provision.facts import Facts
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.mailbox_look import MailboxSeen
-from swarmbus.provision.system import ProcessSeen, Result as Ran
+from swarmbus.provision.system import ProcessSeen
+from swarmbus.provision.system import Result as Ran
 from tests.provision.fake_system import FakeSystem
 
 NOW = 1_800_000_000.0
@@ -117,6 +118,7 @@ class Host:
             "version": self._version(),
             "fingerprint": "f1",
             "heard": NOW - 5,
+            "inbox": str(HOME / "sync/coder-inbox.md"),
             "handlers": [{"name": "invoke", "lag": 0, "attempts": 0, "last_error": None, "dead": 0}],
         }
         self.bus.seen = Visit(protocol=5, milliseconds=3.0, presences={"coder": presence()})

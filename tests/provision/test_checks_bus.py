@@ -171,7 +171,7 @@ def test_an_address_of_this_machine_by_another_name_is_the_same_broker() -> None
 
 def test_canaries_fly_only_where_a_listener_lives_and_all_at_once() -> None:
     host = Host()
-    host.settings |= {name: host.settings["coder"] for name in ("planner", "writer")}
+    host.settings |= dict.fromkeys(("planner", "writer"), host.settings["coder"])
     for name in ("planner", "writer"):
         host.bus.mailboxes[name] = host.bus.mailboxes["coder"]
     host.doctor()

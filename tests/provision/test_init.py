@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -144,7 +145,9 @@ def test_fewer_options_do_not_drop_earlier_choices(host: Host) -> None:
 
 def test_what_the_user_writes_into_config_toml_counts(host: Host) -> None:
     host.init(agent_id="planner", invoke="cat")
-    text = host.read(CONFIG).replace('invoke = "/usr/bin/cat"\n', "# no wake\n").replace("planner-inbox", "box")
+    text = (
+        host.read(CONFIG).replace('invoke = "/usr/bin/cat"\n', "# no wake\n").replace("planner-inbox", "box")
+    )
     host.write(CONFIG, text)
     assert not host.prepare().plan.changed
     host.init(inbox="~/elsewhere.md")
@@ -270,7 +273,9 @@ def test_the_broker_that_was_running_runs_again_without_our_file(host: Host) -> 
     assert not host.at(CONF_D).exists()
     assert host.unit("system:mosquitto.service")["active"]
     assert host.unit("system:mosquitto.service")["read"] == ""
-    assert [line for line in host.machine.log if "mosquitto" in line] == ["system:restart:mosquitto.service"] * 2
+    assert [line for line in host.machine.log if "mosquitto" in line] == [
+        "system:restart:mosquitto.service"
+    ] * 2
 
 
 def test_a_listener_that_does_not_start_takes_everything_back(host: Host) -> None:
@@ -352,22 +357,11 @@ def test_linger_that_logind_refuses_is_no_reason_to_give_up_without_root(host: H
 def test_a_listener_started_by_hand_is_in_the_way(host: Host) -> None:
     lock = LAYOUT.agent_dir("planner") / "listener.lock"
     host.write(lock, '{"pid": 4711, "role": "listener"}')
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()",
-            str(host.at(lock)),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
+    with host.at(lock).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ListenerRunning, match="pid 4711"):
             host.prepare(agent_id="planner")
-        holder.terminate()
+    host.prepare(agent_id="planner")
 
 
 def test_a_change_after_the_plan_was_shown_stops_the_run(host: Host) -> None:
