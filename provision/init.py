@@ -203,6 +203,11 @@ def carry_out(prepared: Prepared, *, gate: Gate | None = None, observer: Observe
     system, layout = prepared.system, prepared.layout
     if prepared.plan.blocked:
         return Outcome(prepared.plan, notes=prepared.plan.notes)
+    if prepared.plan.changed:
+        if prepared.plan.needs_root and system.root_access() == "none":
+            message = "some steps need root, and there is no sudo"
+            raise RootStepsNeeded(message, commands=prepared.plan.root_commands)
+        validate(prepared.plan, system)
     _make_room(system, layout)
     with system.locked(layout.provision / "lock", _LOCK_WAIT):
         return _carry_out(prepared, gate, observer or Silent())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from swarmbus.provision.handlers import Handler
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Entry, Manifest
 from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, Scope, State, Verb
+from swarmbus.provision.resources.file import unified_diff
+from swarmbus.provision.resources.toml_key import TomlKey
 from swarmbus.provision.root import RootCommand, shell_script
 from swarmbus.provision.system import System
 
@@ -147,6 +150,7 @@ def make_plan(
         for resource, seen in zip(wish.resources, _read(wish.resources, system), strict=True)
     ]
     actions += _deletions(wish, system, manifest)
+    actions = _diffs_in_order(actions, system)
     due = dict.fromkeys(pending)
     for action in actions:
         if action.verb.changes_host:
@@ -176,6 +180,23 @@ def _compare(
     owned = Owned(entry.state) if entry is not None else None
     taken = resource.id in take or resource.id.partition(":")[2] in take
     return Action(resource, resource.compare(system, seen, owned, take=taken), seen, entry)
+
+
+def _diffs_in_order(actions: Sequence[Action], system: System) -> list[Action]:
+    """Several keys of one file: each diff begins where the one before it ends."""
+    texts: dict[Path, str] = {}
+    told = []
+    for action in actions:
+        resource = action.resource
+        if isinstance(resource, TomlKey) and action.verb in (Verb.CREATE, Verb.UPDATE):
+            old = texts.get(resource.path)
+            if old is None:
+                old = (system.read(resource.path) or b"").decode()
+            texts[resource.path] = resource.edited(old)
+            diff = unified_diff(old, texts[resource.path], resource.path, context=0)
+            action = replace(action, comparison=replace(action.comparison, diff=diff))  # noqa: PLW2901
+        told.append(action)
+    return told
 
 
 def _read(resources: Sequence[Resource], system: System) -> list[State]:

@@ -65,7 +65,7 @@ def systemd_word(value: object) -> str:
 
 
 def systemd_argument(value: object) -> str:
-    """For a word of ``ExecStart=`` after the program: ``$`` stands for a variable there (systemd.service(5))."""
+    """For a word of ``ExecStart=`` after the program, where ``$`` stands for a variable."""
     return systemd_word(str(value).replace("$", "$$"))
 
 

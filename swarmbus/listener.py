@@ -52,6 +52,7 @@ class Listener:
         presence_interval: Seconds between renewals of presence.
         keep_days: Days after which an undelivered message is given up.
         about: Words for ``status``: inbox, outbox, invoke.
+        heartbeat: Seconds between two markers to ourselves, and the most that one may take.
         on_ready: Called at the first connection that is in order.
     """
 
@@ -65,6 +66,7 @@ class Listener:
         presence_interval: float = 60.0,
         keep_days: float = 7.0,
         about: dict[str, str | None] | None = None,
+        heartbeat: float = HEARTBEAT,
         on_ready: Callable[[Connection], None] = lambda connection: None,
     ) -> None:
         self._agent_id = agent_id
@@ -74,7 +76,8 @@ class Listener:
         self._presence_interval = presence_interval
         self._keep_days = keep_days
         self._about = about or {}
-        self._on_ready = on_ready
+        self._heartbeat = heartbeat
+        self._on_ready: Callable[[Connection], None] | None = on_ready
         self._instance = new_id()
         self._since = datetime.now(UTC)
         self._fingerprint = installed_fingerprint()
@@ -160,7 +163,9 @@ class Listener:
             self._agent.spool.attach(connection)
             self._agent.spool.expire()
             notify("READY=1", f"STATUS=connected to {self._broker}")
-            self._on_ready(connection)
+            if self._on_ready is not None:
+                self._on_ready(connection)
+                self._on_ready = None
             await self._agent.tell_seen(connection)
             await asyncio.gather(serving, self._renew_presence(connection), self._listen_to_self(connection))
         finally:
@@ -175,9 +180,9 @@ class Listener:
 
     async def _listen_to_self(self, connection: Connection) -> None:
         """Silence must not look like idle: a daemon that cannot hear itself connects anew."""
-        while await self._agent.hear_marker(connection, qos=0, timeout=HEARTBEAT):
+        while await self._agent.hear_marker(connection, qos=0, timeout=self._heartbeat):
             self._heard = time.time()
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(self._heartbeat)
         connection.drop()
         raise BrokerUnreachable(f"the broker at {self._broker} takes our messages and brings none")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pkgutil
 import re
 import select
 import signal
@@ -23,8 +24,9 @@ from typing import IO
 import click
 import pytest
 
+import swarmbus
 from swarmbus.cli import commands
-from swarmbus.errors import ExitStatus
+from swarmbus.errors import ExitStatus, SwarmbusError
 from tests.lab.mosquitto import Broker
 from tests.lab.pages import RUNNABLE, Block, Page, matches, parse
 
@@ -35,6 +37,9 @@ BLOCKS = [block for page in PAGES for block in page.blocks]
 
 #: Ends of signals, which no program chooses: Ctrl-C, and a reader that has gone.
 OF_SIGNALS = {128 + signal.SIGINT, 128 + signal.SIGPIPE}
+
+#: Error words that no command ends with: one becomes a dead letter, the other a note below the plan.
+NEVER_PRINTED = {"invocation-failed", "declined"}
 
 _COMMAND_TIMEOUT = 60.0  # seconds
 
@@ -165,6 +170,24 @@ def test_exit_statuses_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| *`?(\d+)`? *\|", (DOCS / "exit-statuses.md").read_text(), re.MULTILINE)
     assert {int(row) for row in rows} - OF_SIGNALS == {int(status) for status in ExitStatus}
     assert len(rows) == len(set(rows))
+
+
+def test_error_words_are_those_of_the_code() -> None:
+    table = re.findall(
+        r"^\| (`[a-z-]+`.*?) \| (\d) \|", (DOCS / "exit-statuses.md").read_text(), re.MULTILINE
+    )
+    documented = {word: int(status) for words, status in table for word in re.findall(r"`([a-z-]+)`", words)}
+    for module in pkgutil.walk_packages(swarmbus.__path__, "swarmbus."):
+        if module.name != "swarmbus.__main__":
+            importlib.import_module(module.name)
+    known = {kind.code: int(kind.exit_status) for kind in _kinds_of(SwarmbusError)}
+    assert documented == {code: status for code, status in known.items() if code not in NEVER_PRINTED}
+
+
+def _kinds_of(error: type[SwarmbusError]) -> Iterator[type[SwarmbusError]]:
+    for kind in error.__subclasses__():
+        yield kind
+        yield from _kinds_of(kind)
 
 
 def test_every_command_has_its_heading_and_no_other() -> None:

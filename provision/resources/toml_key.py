@@ -80,14 +80,14 @@ class TomlKey(Resource):
             return Comparison(Verb.KEEP, "has a value already")
         verb, reason = (easy.verb, easy.reason) if easy else (Verb.UPDATE, f"is {seen['value']!r}")
         old = (system.read(self.path) or b"").decode()
-        return Comparison(verb, reason, unified_diff(old, self._edited(old), self.path, context=0))
+        return Comparison(verb, reason, unified_diff(old, self.edited(old), self.path, context=0))
 
     def original(self, system: System) -> bytes | None:
         return system.read(self.path)
 
     def realise(self, system: System) -> State:
         old = (system.read(self.path) or b"").decode()
-        self._write(system, self._edited(old))
+        self._write(system, self.edited(old))
         return self.read(system)
 
     def undo(self, system: System, before: State, original: bytes | None) -> None:
@@ -95,11 +95,11 @@ class TomlKey(Resource):
         if data is None:
             return
         text = data.decode()
-        if original is not None and self._edited(original.decode()) == text:
+        if original is not None and self.edited(original.decode()) == text:
             self._write(system, original.decode())
             return
         if before["present"]:
-            self._write(system, self._edited(text, before["value"]))
+            self._write(system, self.edited(text, before["value"]))
             return
         rest = self._without(text)
         if original is None and not rest.strip():
@@ -125,7 +125,8 @@ class TomlKey(Resource):
             value=record["value"],
         )
 
-    def _edited(self, text: str, value: str | int | bool | None = None) -> str:
+    def edited(self, text: str, value: str | int | bool | None = None) -> str:
+        """The text of the file with the key in it; ``value`` instead of ours if it is given."""
         document = self._parse(text)
         table: MutableMapping[str, Any] = document
         for depth, name in enumerate(self.table):

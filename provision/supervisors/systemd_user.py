@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from swarmbus.errors import CannotRun
 from swarmbus.provision.handlers import USER_RELOAD
-from swarmbus.provision.render import render
+from swarmbus.provision.render import render, systemd_word
 from swarmbus.provision.resources.base import Resource
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.linger import Linger
@@ -52,12 +52,18 @@ class SystemdUser(Supervisor):
             argv=tuple(argv),
             environment=tuple(f"{name}={value}" for name, value in environment),
         )
-        return self._daemon("broker", BROKER_UNIT, text, self.broker_restart)
+        return self._daemon("broker", BROKER_UNIT, text, self.broker_restart, comes_later=argv[0])
 
-    def _daemon(self, group: str, unit: str, text: str, restart: str) -> Daemon:
+    def _daemon(
+        self, group: str, unit: str, text: str, restart: str, *, comes_later: str | None = None
+    ) -> Daemon:
         path = self.layout.units / unit
         file = File(
-            group=group, path=path, content=text, judge=judge_unit(unit), notify=(USER_RELOAD, restart)
+            group=group,
+            path=path,
+            content=text,
+            judge=judge_unit(unit, comes_later),
+            notify=(USER_RELOAD, restart),
         )
         return Daemon((file,), (Unit(group=group, name=unit, settle=(USER_RELOAD,)),))
 
@@ -87,10 +93,15 @@ class SystemdUser(Supervisor):
 
 
 class judge_unit:  # noqa: N801  # a function with one thing remembered
-    """Has systemd-analyze judge a unit, where it is installed."""
+    """Has systemd-analyze judge a unit, where it is installed.
 
-    def __init__(self, unit: str) -> None:
+    Args:
+        comes_later: A program that the unit starts and that need not be there before it is written.
+    """
+
+    def __init__(self, unit: str, comes_later: str | None = None) -> None:
         self._unit = unit
+        self._comes_later = comes_later
 
     def __call__(self, system: System, content: str) -> None:
         """Raise `CannotRun` for the first thing that systemd would complain about."""
@@ -98,6 +109,10 @@ class judge_unit:  # noqa: N801  # a function with one thing remembered
         if analyze is None:
             return
         with system.scratch() as scratch:
+            if self._comes_later is not None and system.stat(Path(self._comes_later)) is None:
+                content = content.replace(
+                    f"ExecStart={systemd_word(self._comes_later)}", "ExecStart=/bin/true"
+                )
             path = scratch / self._unit
             system.write_file(path, content.encode(), mode=0o600)
             command = [str(analyze), "--user", "verify", "--recursive-errors=yes", str(path)]

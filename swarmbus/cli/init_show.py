@@ -94,13 +94,10 @@ class Progress:
             self._console.print(_ended(event), soft_wrap=True)
         elif event.stage == "begun" and self._is_live:
             self.hush()
-            self._live = Live(
-                Spinner("dots", text=_name(event)),
-                console=self._console,
-                transient=True,
-                refresh_per_second=10,
-            )
-            self._live.start()
+            spinner = Spinner("dots", text=_name(event))
+            live = Live(spinner, console=self._console, transient=True, refresh_per_second=10)
+            live.start()
+            self._live = live
 
     def hush(self) -> None:
         """Stop drawing."""

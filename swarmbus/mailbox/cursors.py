@@ -10,6 +10,10 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+HANDLER: Final = "handler:"
+"""Begins the consumer name of every handler, and of nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +89,4 @@ class Cursors:
 
 
 def _consumer(handler: str) -> str:
-    return f"handler:{handler}"
+    return f"{HANDLER}{handler}"

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from swarmbus.errors import UsageError
+from swarmbus.mailbox.cursors import HANDLER
 from swarmbus.mailbox.records import StoredMessage
 
 if TYPE_CHECKING:
@@ -94,7 +96,12 @@ class Inbound:
             consumer: Whose cursor; one that is new begins at the oldest message.
             limit: How many at most.
             peek: Leave the cursor, and the messages unseen.
+
+        Raises:
+            UsageError: If the consumer is called like a handler's cursor.
         """
+        if consumer.startswith(HANDLER):
+            raise UsageError(f"{consumer!r} is a handler's own cursor", hint="choose another --consumer")
         messages = self.after(self._cursor(consumer), limit)
         if peek or not messages:
             return messages

@@ -10,7 +10,8 @@ from typing import Final
 from swarmbus.mailbox.records import Quarantined
 
 MAX_KEPT: Final = 10_000
-"""Entries; beyond it the oldest unreadable ones go, so that a flood of rubbish cannot fill the disk."""
+"""Entries; beyond it the oldest of what anybody can send go, so that a flood of it cannot fill the disk.
+Dead letters stay: they are messages."""
 
 MAX_PAYLOAD: Final = 128 * 1024
 """Bytes of a payload that are kept."""
@@ -39,7 +40,8 @@ class Quarantine:
             (kind, time.time(), topic, reason, payload[:MAX_PAYLOAD], message_id, handler),
         )
         self._connection.execute(
-            "DELETE FROM quarantine WHERE kind = 'unreadable' AND id <= (SELECT max(id) FROM quarantine) - ?",
+            "DELETE FROM quarantine WHERE kind IN ('unreadable', 'conflict', 'forged')"
+            " AND id <= (SELECT max(id) FROM quarantine) - ?",
             (MAX_KEPT,),
         )
 

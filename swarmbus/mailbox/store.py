@@ -243,15 +243,19 @@ class Mailbox:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")  # one look at all three: somebody may be making them
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    connection.execute("COMMIT")
+    # Ours has all three from one transaction, or, before that, none of them.
+    if application != (_APPLICATION_ID if version or tables else 0):
+        raise MailboxError(f"{path} is another program's database", hint="move it away")
     if version > SCHEMA_VERSION:
         raise MailboxError(
             f"the mailbox {path} has schema {version}, this release knows {SCHEMA_VERSION}",
             hint="it was written by a newer swarmbus: upgrade this one",
         )
-    if version and application != _APPLICATION_ID:
-        raise MailboxError(f"{path} is another program's database", hint="move it away")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -1024")  # KiB: an idle listener is a small one

@@ -40,6 +40,11 @@ class Collect:
         return [message.subject for message in self.messages]
 
 
+def address(broker: Broker) -> Address:
+    """The test's broker as the library names it."""
+    return Address(broker.host, broker.port)
+
+
 def bus_of(broker: Broker, agent_id: str, **options: Any) -> AgentBus:
     """An `AgentBus` at the test's broker."""
     return AgentBus(agent_id, broker.host, broker.port, **options)
@@ -79,9 +84,7 @@ async def raw(
         connection.acknowledge([arrival])
 
     client_id = f"raw-{uuid.uuid4()}"
-    async with await Connection.open(
-        Address(broker.host, broker.port), client_id=client_id, on_arrival=keep
-    ) as connection:
+    async with await Connection.open(address(broker), client_id=client_id, on_arrival=keep) as connection:
         if topic_filter is not None:
             await connection.subscribe([(topic_filter, 1)])
         yield connection, arrivals

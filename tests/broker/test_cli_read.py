@@ -1,4 +1,4 @@
-"""``read``, ``watch``, ``tail`` and ``list`` against a real broker, with a listener daemon and without one."""
+"""``read``, ``watch``, ``tail`` and ``list`` at a real broker, with a listener daemon and without one."""
 
 from __future__ import annotations
 

@@ -76,8 +76,10 @@ def test_wait_that_is_not_met_in_time_is_a_no_and_says_how_far_it_came(broker: B
 @pytest.mark.usefixtures("coder", "planner")
 def test_waits_until_the_receiver_has_read_it(broker: Broker) -> None:
     with subprocess.Popen(
-        [*command(), "send", "--agent-id=planner", "--to=coder", "--subject=s", "--body=b", "--json"]
-        + [f"--port={broker.port}", "--broker=127.0.0.1", "--wait=seen", "--timeout=30"],
+        [
+            *(*command(), "send", "--agent-id=planner", "--to=coder", "--subject=s", "--body=b", "--json"),
+            *(f"--port={broker.port}", "--broker=127.0.0.1", "--wait=seen", "--timeout=30"),
+        ],
         stdout=subprocess.PIPE,
     ) as sending:
         where = [f"--port={broker.port}", "--broker=127.0.0.1"]

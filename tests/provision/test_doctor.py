@@ -15,7 +15,7 @@ from swarmbus.errors import UsageError
 from swarmbus.provision.checks import CATEGORIES, CHECKS, Check, Finding, Status, page
 from swarmbus.provision.checks.record import Registry
 from swarmbus.provision.doctor import choose, run_checks, run_doctor
-from swarmbus.provision.facts import CouldNotLook, Facts, known_agents, probe
+from swarmbus.provision.facts import CouldNotLook, Facts, known_agents
 from tests.provision.doctor_facts import LAYOUT, Host
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "checks"
@@ -134,26 +134,15 @@ def test_a_dependency_that_makes_no_sense_is_refused(scope: str, after: str, wor
 
 
 def test_a_fact_is_looked_for_once_and_so_is_one_that_is_not_to_be_had() -> None:
-    looks: list[str] = []
-
-    class More(Facts):
-        @probe
-        def good(self, name: str) -> str:
-            looks.append(name)
-            return name
-
-        @probe
-        def bad(self) -> str:
-            looks.append("bad")
-            raise CouldNotLook("dark")
-
     host = Host()
-    facts = More(host.system, host.bus, layout=LAYOUT, settings=host.settings)
-    assert [facts.good("a"), facts.good("a"), facts.good("b")] == ["a", "a", "b"]
+    host.manager = False
+    facts = host.facts()
+    assert facts.may("-w", Path("/a")) is facts.may("-w", Path("/a")) is True
+    assert facts.may("-w", Path("/b"))
     for _ in range(2):
-        with pytest.raises(CouldNotLook, match="dark"):
-            facts.bad()
-    assert looks == ["a", "b", "bad"]
+        with pytest.raises(CouldNotLook, match="Failed to connect to bus"):
+            facts.unit("coder")
+    assert [argv[0] for argv in host.system.ran] == ["test", "test", "systemctl"]
 
 
 def test_checks_are_chosen_by_code_and_category() -> None:

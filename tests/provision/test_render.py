@@ -90,8 +90,11 @@ def _unit(home: Path, python: str) -> str:
 
 @pytest.fixture
 def awkward_python(tmp_path: Path) -> str:
-    """An interpreter in a folder whose name has all that has to be quoted."""
-    folder = tmp_path / 'it\'s 100% $HOME \\ "x"'
+    """An interpreter in a folder whose name has all that has to be quoted.
+
+    But for quotes and backslashes, which systemd has in no program's name ("contains special characters").
+    """
+    folder = tmp_path / "two words 100% $HOME ;"
     folder.mkdir()
     (folder / "python").symlink_to("/bin/true")
     return str(folder / "python")

@@ -1,4 +1,4 @@
-"""``log``, ``trace``, ``outbox`` and ``quarantine`` over a mailbox, with no broker and no listener anywhere."""
+"""``log``, ``trace``, ``outbox`` and ``quarantine`` over a mailbox, without broker and listener."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def from_coder(
         body=body,
         extra=extra,
         message_id=message_id,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
