@@ -149,7 +149,7 @@ def apply_plan(run: Run, plan: Plan, pending: Sequence[str] = ()) -> None:
                 _handle(run, plan, handler_id, count)
                 del due[handler_id]
         if action.verb is Verb.ADOPT:
-            _note_adopted(run, action)
+            _note(run, action)
         elif action.verb.changes_host:
             _step(run, plan, action, count)
             due |= dict.fromkeys(action.resource.notify)
@@ -177,7 +177,8 @@ def _become_root(run: Run, plan: Plan) -> None:
     run.has_root = True
 
 
-def _note_adopted(run: Run, action: Action) -> None:
+def _note(run: Run, action: Action) -> None:
+    """In the manifest as it is: seen by us, and nothing of ours."""
     resource = action.resource
     run.manifest.entries[resource.id] = Entry(
         id=resource.id,
@@ -218,7 +219,12 @@ def _step(run: Run, plan: Plan, action: Action, count: _Count) -> None:
             tell("changed")
             run.manifest.entries.pop(resource.id, None)
         else:
-            state = resource.realise(system)
+            try:
+                state = resource.realise(system)
+            except Declined:
+                _note(run, action)  # so that the next run does not ask again
+                run.manifest.save(system, run.folder)
+                raise
             tell("changed")
             first = known or entry
             run.manifest.entries[resource.id] = replace(

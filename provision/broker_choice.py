@@ -16,6 +16,9 @@ BrokerChoice = Literal["none", "as-it-is", "system", "private"]
 """``none``: another machine's, or not to be set up. ``as-it-is``: one that answers already, left as it is.
 ``system``: Debian's mosquitto under systemd. ``private``: a mosquitto process of the user's own."""
 
+BrokerProgram = Literal["none", "installed", "package", "unpacked"]
+"""Of a private broker: ``installed`` already, a ``package`` to install as root, or one ``unpacked``."""
+
 
 def is_this_host(broker: str, hostname: str) -> bool:
     """Whether that address is this machine, by its text alone; nothing is looked up."""
@@ -26,6 +29,17 @@ def is_this_host(broker: str, hostname: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def choose_program(spec: InstallSpec, host: Host, broker: BrokerChoice) -> BrokerProgram:
+    """Where the executable of a private broker comes from; once unpacked, it stays the unpacked one."""
+    if broker != "private":
+        return "none"
+    if spec.chosen.get("program") == "unpacked":
+        return "unpacked"
+    if host.mosquitto.program is not None:
+        return "installed"
+    return "package" if host.can_become_root and host.apt else "unpacked"
 
 
 def choose_broker(spec: InstallSpec, host: Host) -> BrokerChoice:

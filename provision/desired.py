@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swarmbus.provision import mosquitto
-from swarmbus.provision.broker_choice import BrokerChoice, choose_broker
+from swarmbus.provision.broker_choice import BrokerChoice, choose_broker, choose_program
 from swarmbus.provision.host import Host
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.plan import Wish
@@ -29,7 +29,12 @@ _MOSQUITTO_RESTART = f"system:restart:{mosquitto.UNIT}"
 
 def choose(spec: InstallSpec, host: Host) -> InstallSpec:
     """The spec with what was left to us decided."""
-    decided = {"broker": choose_broker(spec, host), "supervisor": _choose_supervisor(spec, host)}
+    broker = choose_broker(spec, host)
+    decided = {
+        "broker": broker,
+        "program": choose_program(spec, host, broker),
+        "supervisor": _choose_supervisor(spec, host),
+    }
     return replace(spec, chosen={**spec.chosen, **decided})
 
 

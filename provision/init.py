@@ -229,11 +229,6 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
     begun = False
     try:
         if plan.changed or interrupted is not None:
-            if plan.needs_root and system.root_access() == "none":
-                raise RootStepsNeeded(
-                    "some steps need root, and there is no sudo", commands=plan.root_commands
-                )
-            validate(plan, system)
             kept = load_kept(system, prepared.layout.provision)
             run.journal.begin(prepared.spec.as_json(), kept.as_json() if kept else None)
             begun = True

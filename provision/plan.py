@@ -170,7 +170,10 @@ def make_plan(
     ]
     commands += [command for handler in handlers for command in handler.commands()]
     handlers.sort(key=lambda handler: handler.rank)
-    return Plan(tuple(actions), tuple(handlers), wish.notes, tuple(commands))
+    remarks = tuple(
+        f"{action.resource.id} {action.comparison.reason}" for action in actions if action.comparison.remark
+    )
+    return Plan(tuple(actions), tuple(handlers), (*wish.notes, *remarks), tuple(commands))
 
 
 def _compare(

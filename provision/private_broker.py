@@ -46,7 +46,7 @@ def private_broker(
     Args:
         restart: Handlers that make it read its configuration.
     """
-    program, environment, resources = _program(host, layout)
+    program, environment, resources = _program(spec, host, layout)
     as_root = host.user.uid == 0
     # Started by root, mosquitto becomes the user `mosquitto`, who can write only in Debian's folder.
     state = _DEBIAN_STATE if as_root else layout.broker_state
@@ -73,12 +73,13 @@ def private_broker(
     return PrivateBroker(argv, environment, tuple(resources), (*folders, config))
 
 
-def _program(host: Host, layout: Layout) -> tuple[Path, tuple[tuple[str, str], ...], list[Resource]]:
-    found = host.mosquitto.program
+def _program(
+    spec: InstallSpec, host: Host, layout: Layout
+) -> tuple[Path, tuple[tuple[str, str], ...], list[Resource]]:
     unpacked = layout.broker_program
-    if found is not None and not found.is_relative_to(unpacked):
-        return found, (), []
-    if host.can_become_root and host.apt and found is None:
+    if spec.chosen["program"] == "installed":
+        return host.mosquitto.program or mosquitto.PROGRAM, (), []
+    if spec.chosen["program"] == "package":
         package = Package(group=f"package:{mosquitto.PACKAGE}", name=mosquitto.PACKAGE, start=False)
         return mosquitto.PROGRAM, (), [package]
     folders = [unpacked / part / (host.multiarch or "") for part in ("usr/lib", "lib")]

@@ -13,6 +13,8 @@ from swarmbus.provision.system import Owner, System
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs that run as root come from; nothing of the caller's PATH."""
 
+_LONGEST_HINT = 100
+
 
 @dataclass(frozen=True, slots=True)
 class RootCommand:
@@ -36,13 +38,10 @@ class RootStepsNeeded(NeedsRoot):
 
     def __init__(self, message: str, *, commands: Sequence[RootCommand]) -> None:
         short = [f"sudo {shlex.join(command.argv)}" for command in commands if command.stdin is None]
-        whole = len(short) == len(commands)
-        hint = (
-            "an administrator can run: " + " && ".join(short)
-            if whole
-            else "have an administrator run the script that --json shows, then call this again"
-        )
-        super().__init__(message, hint=hint)
+        told = " && ".join(short)
+        if len(short) < len(commands) or len(told) > _LONGEST_HINT:
+            told = "the script that --dry-run --json has as root_script"
+        super().__init__(message, hint=f"an administrator can run: {told}")
         self.script = shell_script(commands)
 
 

@@ -62,7 +62,7 @@ class InstallSpec:
         broker: Host name or address; ``localhost`` means a broker on this machine.
         scope: ``user``: units of the user's own systemd.
         host_types: Agent hosts to set up; ``none`` for none.
-        chosen: What was decided once and is kept to: ``broker`` (see `broker_choice`) and
+        chosen: What was decided once and is kept to: ``broker`` and ``program`` (see `broker_choice`),
             ``supervisor``.
     """
 

@@ -42,6 +42,7 @@ KEEP_ALIVE: Final = 30
 
 NO_MATCHING_SUBSCRIBERS: Final = 0x10
 NOT_AUTHORIZED: Final = 0x87
+_HUNG_UP: Final = "it hung up before it answered"
 _UNSUPPORTED_PROTOCOL_VERSION: Final = 0x84
 _NEVER_EXPIRES: Final = 0xFFFF_FFFF
 # CONNACK reason codes that concern who we are (MQTT 5, 3.2.2.2); paho maps 3.1.1's codes 2, 4, 5 onto them.
@@ -158,6 +159,7 @@ class Connection:
         self.protocol = protocol
         self.session_present = False
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._abandoned = False
         self._client = client
         self._acknowledgements: dict[int, asyncio.Future[int]] = {}
         self._on_arrival: Callable[[Arrival], None] = lambda arrival: None
@@ -211,9 +213,17 @@ class Connection:
             try:
                 await client.__aenter__()
             except aiomqtt.MqttError as error:
+                connection._abandon()
                 if protocol is aiomqtt.ProtocolVersion.V5 and _is_unsupported_version(error):
                     continue
                 raise _translated(error, broker) from error
+            except (ValueError, OverflowError) as error:  # no host name (IDNA), no port
+                raise BrokerUnreachable(
+                    f"{broker} is no address of a broker: {error}", hint="check --broker and --port"
+                ) from error
+            except BaseException:
+                connection._abandon()
+                raise
             client._disconnected.add_done_callback(connection._on_disconnected)
             return connection
         raise AssertionError("unreachable: the 3.1.1 attempt returns or raises")
@@ -290,6 +300,12 @@ class Connection:
                 sock.shutdown(2)
         self._lose("no answer from the broker")
 
+    def _abandon(self) -> None:
+        """Let go of the socket of an attempt that failed; aiomqtt keeps it, and the event loop with it."""
+        self._abandoned = True
+        self._paho.disconnect()
+        self._lose("never connected")
+
     def _reach_through(self, client: aiomqtt.Client) -> None:
         # Any: aiomqtt types its callbacks by the protocol-independent half only.
         paho: Any = client._client
@@ -297,10 +313,19 @@ class Connection:
         paho.manual_ack_set(True)  # before CONNECT: the session's messages follow CONNACK at once
         paho.connect_timeout = CONNECT_TIMEOUT
         connected, subscribed_publish = paho.on_connect, paho.on_publish
+        disconnected = paho.on_disconnect
 
         def on_connect(c: Any, userdata: Any, flags: Any, code: Any, properties: Any = None) -> None:
             self.session_present = bool(flags.session_present)
             connected(c, userdata, flags, code, properties)
+
+        def on_disconnect(c: Any, userdata: Any, flags: Any, code: Any, properties: Any = None) -> None:
+            if self._abandoned:
+                return
+            if client._connected.done():
+                disconnected(c, userdata, flags, code, properties)
+            else:  # aiomqtt would wait for a CONNACK until the time-out
+                client._connected.set_exception(aiomqtt.MqttError(_HUNG_UP))
 
         def on_publish(c: Any, userdata: Any, mid: int, code: Any, properties: Any) -> None:
             self._acknowledge_quickly()
@@ -316,9 +341,28 @@ class Connection:
             topic = message._topic.decode("utf-8", "replace")
             self._on_arrival(Arrival(topic, message.payload, message.retain, message.qos, message.mid))
 
+        loop = asyncio.get_running_loop()
+
+        def on_socket_register_write(c: Any, userdata: Any, sock: Any) -> None:
+            # aiomqtt's own adds the writer in the next turn even if the socket has been closed by then.
+            loop.call_soon_threadsafe(self._add_writer, sock)
+
+        paho.on_socket_register_write = on_socket_register_write
         paho.on_connect = on_connect
+        paho.on_disconnect = on_disconnect
         paho.on_publish = on_publish
         paho.on_message = on_message
+
+    def _add_writer(self, sock: Any) -> None:
+        if sock is self._paho.socket() and sock.fileno() >= 0:
+            asyncio.get_running_loop().add_writer(sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            self._paho.loop_write()
+        except Exception as error:  # whatever it is, the connection is gone
+            if not self._client._disconnected.done():
+                self._client._disconnected.set_exception(error)
 
     def _acknowledge_quickly(self) -> None:
         """Have the kernel acknowledge the broker's next segment at once (TCP_QUICKACK, tcp(7); not lasting).
@@ -390,7 +434,11 @@ def _translated(error: aiomqtt.MqttError, broker: Broker) -> BrokerUnreachable |
             hint="give the right --ca-cert, and use a name that is in the certificate",
         )
     hint = f"is it running? swarmbus doctor, or: nc -vz {broker.host} {broker.port}"
-    if "timed out" in text:
+    if broker.uses_tls and any(word in text for word in (_HUNG_UP, "SSL", "EOF", "reset")):
+        hint = "is that its TLS port, and does it want a client certificate? (--no-tls, --client-cert)"
+    elif text == _HUNG_UP:
+        hint = "a broker that speaks TLS on this port looks like this; try --tls or --ca-cert"
+    elif "timed out" in text:
         text = "connected, but no answer" if "Operation" in text else "timed out"
         hint = "a broker that speaks TLS on this port, or hangs, looks like this; try --tls"
     return BrokerUnreachable(f"cannot reach the broker at {broker}: {text}", hint=hint)

@@ -49,12 +49,14 @@ class Comparison:
     Attributes:
         diff: Unified diff for a human; None where there is none to show, never with a secret in it.
         blocking: With `Verb.CONFLICT`: nothing at all may be done before it is resolved.
+        remark: With `Verb.KEEP`: the operator should know the reason all the same.
     """
 
     verb: Verb
     reason: str
     diff: str | None = None
     blocking: bool = False
+    remark: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ class Directory(Resource):
         if "kind" in seen:
             return Comparison(Verb.CONFLICT, f"is a {seen['kind']}, not a folder", blocking=True)
         if seen["mode"] is not None and not int(seen["mode"], 8) & ~int(wanted["mode"], 8):
-            return Comparison(Verb.KEEP, f"has the stricter mode {seen['mode']}; left as it is")
+            reason = f"has the stricter mode {seen['mode']}; left as it is"
+            return Comparison(Verb.KEEP, reason, remark=True)
         if seen["mode"] is None:
             return Comparison(Verb.KEEP, "leads elsewhere; left as it is")
         return Comparison(Verb.UPDATE, f"has mode {seen['mode']}, not {wanted['mode']}")

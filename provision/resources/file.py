@@ -99,7 +99,7 @@ class File(Resource):
         if owned is not None and owned.state.get("sha256") == seen["sha256"]:
             return self._with_diff(system, Verb.UPDATE, "is ours, and something else is wanted now")
         if owned is not None and owned.state.get("sha256") == wanted["sha256"]:
-            return Comparison(Verb.KEEP, "was changed since; left as it is")
+            return Comparison(Verb.KEEP, "was changed since; left as it is", remark=True)
         reason = "was changed since, and something else is wanted now" if owned else "is not ours"
         return self._with_diff(system, Verb.CONFLICT, f"{reason}; --take {self.path} replaces it")
 
@@ -110,7 +110,8 @@ class File(Resource):
         more = int(seen["mode"], 8) & ~int(wanted["mode"], 8)
         if more or (owned is not None and owned.state.get("mode") == seen["mode"]):
             return Comparison(Verb.UPDATE, f"has mode {seen['mode']}, not {wanted['mode']}")
-        return Comparison(Verb.KEEP, f"was given the stricter mode {seen['mode']}; left as it is")
+        reason = f"was given the stricter mode {seen['mode']}; left as it is"
+        return Comparison(Verb.KEEP, reason, remark=True)
 
     def _with_diff(self, system: System, verb: Verb, reason: str) -> Comparison:
         if self.secret:

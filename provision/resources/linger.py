@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import CannotRun
-from swarmbus.provision.resources.base import Comparison, Declined, Owned, Resource, Scope, State, two_way
+from swarmbus.provision.resources.base import (
+    Comparison,
+    Declined,
+    Owned,
+    Resource,
+    Scope,
+    State,
+    Verb,
+    two_way,
+)
 from swarmbus.provision.root import RootCommand, run_as_root
 from swarmbus.provision.system import System
 
@@ -53,6 +62,9 @@ class Linger(Resource):
         return {"linger": True}
 
     def compare(self, system: System, seen: State, owned: Owned | None, *, take: bool) -> Comparison:
+        if owned is not None and not owned.state["linger"] and not seen["linger"] and not self.required:
+            reason = f"was refused; an administrator can run: sudo loginctl enable-linger {self.user}"
+            return Comparison(Verb.KEEP, reason, remark=True)
         return two_way(seen, self.wanted(system), owned)
 
     def realise(self, system: System) -> State:

@@ -115,7 +115,7 @@ class judge_unit:  # noqa: N801  # a function with one thing remembered
                 )
             path = scratch / self._unit
             system.write_file(path, content.encode(), mode=0o600)
-            command = [str(analyze), "--user", "verify", "--recursive-errors=yes", str(path)]
+            command = [str(analyze), "--user", "verify", "--man=no", "--recursive-errors=yes", str(path)]
             judged = system.run(command, env={"XDG_RUNTIME_DIR": str(scratch)})
         # An unknown key is only printed: the exit status stays 0. Version 249 does not know the option.
         said = [line for line in judged.stderr.splitlines() if self._unit in line and _is_ours(line, path)]

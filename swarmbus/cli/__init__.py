@@ -143,7 +143,11 @@ def _report(error: SwarmbusError, given: Sequence[str]) -> int:
     output.complain(name, error)
     if "--json" in given:
         try:
-            output.write_json({"error": error.code, "message": error.message, "hint": error.hint})
+            facts = {"error": error.code, "message": error.message, "hint": error.hint}
+            # Of `swarmbus.provision.root.RootStepsNeeded`: what an administrator can run.
+            if (script := getattr(error, "script", None)) is not None:
+                facts["root_script"] = script
+            output.write_json(facts)
             output.flush()
         except (SwarmbusError, output.ReaderGone):
             pass  # the status and standard error say it

@@ -16,7 +16,12 @@ from swarmbus.cli import output
 from swarmbus.errors import CannotRun, ExitStatus, StorageError, SwarmbusError
 
 _PATIENCE: Final = 10.0
-"""Seconds to wait for the connection; two attempts to connect fit in."""
+"""Seconds to wait for the connection; an attempt at a broker that does not answer takes five."""
+
+_SECOND_TRY: Final = 2.0
+"""Seconds after which an attempt that failed is not the first one any more."""
+
+_LOOK_EVERY: Final = 0.25
 
 _LOG_BYTES: Final = 4 * 1024 * 1024
 """A log larger than this is put aside (``.1``) at the next start."""
@@ -93,25 +98,33 @@ def _tell(channel: int, word: dict[str, Any]) -> None:
 
 
 def _await(agent_id: str, pid: int, channel: int) -> dict[str, Any]:
-    give_up = time.monotonic() + _PATIENCE
-    ready, _, _ = select.select([channel], [], [], give_up - time.monotonic())
-    if not ready:
-        return {"agent_id": agent_id, "pid": pid, "connected": False, "last_error": _last_error(agent_id)}
+    began = time.monotonic()
+    error = None
+    while not select.select([channel], [], [], _LOOK_EVERY)[0]:
+        waited = time.monotonic() - began
+        if waited > _PATIENCE or (waited > _SECOND_TRY and (error := _last_error(agent_id))):
+            why = error or f"no answer within {_PATIENCE:g} s"
+            return {"agent_id": agent_id, "pid": pid, "connected": False, "last_error": why}
     line = os.read(channel, 65_536)
     if not line:
         raise CannotRun(f"the listener of {agent_id} ended without a word, pid {pid}")
     said: dict[str, Any] = json.loads(line)
     if "error" in said:
         os.waitpid(pid, 0)
-        error = SwarmbusError(said["message"], hint=said.get("hint"))
-        error.code, error.exit_status = said["error"], ExitStatus(said["status"])
-        raise error
+        raise _said_by_it(said)
     return said
 
 
-def _last_error(agent_id: str) -> str:
+def _said_by_it(said: dict[str, Any]) -> SwarmbusError:
+    error = SwarmbusError(said["message"], hint=said.get("hint"))
+    error.code, error.exit_status = said["error"], ExitStatus(said["status"])
+    return error
+
+
+def _last_error(agent_id: str) -> str | None:
+    """Why it has no connection, None if it has had no time to know."""
     try:
         error = control.request(agent_id, {"op": "status"}, timeout=2.0)["last_error"]
     except (control.NoListener, SwarmbusError):
-        error = None
-    return str(error or f"no answer within {_PATIENCE:g} s")
+        return None
+    return None if error is None else str(error)

@@ -205,6 +205,12 @@ def test_other_broker_than_the_listeners_is_a_conflict(broker: Broker) -> None:
         assert swarmbus(*words).status == 0, "127.0.0.1 and localhost are one"
 
 
+def test_more_words_say_which_way_it_went(broker: Broker) -> None:
+    said = f"no listener of planner here: connecting to {broker.host}:{broker.port}"
+    assert said in send(broker, "-v").complaint
+    assert said not in send(broker).complaint
+
+
 @pytest.fixture
 def closed_broker(make_broker: MakeBroker, tmp_path: Path) -> Broker:
     """A broker with one user, ``alice``."""

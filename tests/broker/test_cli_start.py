@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -46,6 +47,13 @@ def test_first_lines_say_with_what_it_runs(broker: Broker, home: Path) -> None:
         "outbox": "none: what is sent is written to no file",
     }
     assert first[7] == f"ready: connected to 127.0.0.1:{broker.port} by MQTT 5, made a new session"
+
+
+def test_ready_is_an_object_for_programs(broker: Broker) -> None:
+    with Listener("coder", broker, "--json") as listener:
+        _until(lambda: listener.output.rstrip().endswith("}"))
+        facts = json.loads(listener.output[listener.output.index("{") :])
+    assert (facts["pid"], facts["port"], facts["connected"]) == (facts["pid"], broker.port, True)
 
 
 def test_sigterm_ends_it_with_0(broker: Broker) -> None:

@@ -1,4 +1,4 @@
-"""The listener daemon as systemd and its peers see it: one of a kind, ready when it says so, back by itself."""
+"""The listener daemon as systemd and its peers see it: one of a kind, ready when it says so, hard to lose."""
 
 from __future__ import annotations
 

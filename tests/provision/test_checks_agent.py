@@ -174,3 +174,12 @@ def test_without_a_unit_the_path_is_that_of_the_running_listener() -> None:
     host.system.put("/proc/4242/environ", "HOME=/home/pi\0PATH=/snap/bin\0")
     _invoke("wake")(host)
     assert host.ask("agent.invoke-runnable").evidence["PATH"] == "/snap/bin"
+
+
+def test_before_its_first_start_the_path_is_that_of_whoever_will_start_it() -> None:
+    host = Host()
+    host.without_systemd()
+    host.without_listener()
+    host.system.environ = {"PATH": "/usr/games"}
+    host.set(invoke="wake")
+    assert host.ask("agent.invoke-runnable").evidence["PATH"] == "/usr/games"

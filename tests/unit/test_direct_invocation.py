@@ -123,7 +123,7 @@ def test_no_command_is_a_usage_error(cmd: str | list[str]) -> None:
 @pytest.mark.parametrize("size", [0, 65_536, 1_000_000])
 def test_a_command_that_reads_nothing_is_fine(size: int) -> None:
     handler = DirectInvocationHandler(["true"])
-    asyncio.run(handler.handle(message(1).model_copy(update={"body": "x" * size})))
+    asyncio.run(handler.handle(message(1, body="x" * size)))
 
 
 def test_a_body_larger_than_a_pipe_arrives_whole(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_body_larger_than_a_pipe_arrives_whole(tmp_path: Path) -> None:
     )
     body = "x" * 3_000_000
     handler = DirectInvocationHandler(python(script, count))
-    asyncio.run(handler.handle(message(1).model_copy(update={"body": body})))
+    asyncio.run(handler.handle(message(1, body=body)))
     assert int(count.read_text()) == len(body)
 
 

@@ -1,0 +1,234 @@
+"""`swarmbus init` on booted hosts: rights that are missing, brokers that are there, runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from typing import Any
+
+import pytest
+
+from tests.hosts.conftest import MakeContainer, MakeHost
+from tests.lab.hosts import Container, Host
+
+SWARMBUS = ".local/bin/swarmbus"
+PYTHON = ".local/share/swarmbus/venv/bin/python"
+CONF = "/etc/mosquitto/conf.d"
+OUR_FILE = f"{CONF}/50-swarmbus.conf"
+
+# Files that init may change, as they are on disk: kind, mode, owner, size, link target and content.
+_SNAPSHOT = (
+    "find /etc /home /usr /opt /var/lib /var/spool -xdev"
+    r" \( -path '/home/*/.local/share/swarmbus' -o -path '/home/*/.local/state/swarmbus' -o -path '/home/*/swarmbus'"
+    r" -o -path /var/lib/apt -o -path '/var/lib/dpkg/*-old' -o -path /var/lib/dpkg/status"
+    r" -o -path /var/lib/systemd -o -path /var/lib/dpkg/lock\* -o -path /etc/ld.so.cache \) -prune -o"
+    r" \( -type f -o -type l -o -type d \) -printf '%y %m %u %g %l %p\n' | sort;"
+    " find /etc /home/pi/.config -xdev -type f -exec sha256sum {} + 2>/dev/null | sort -k2;"
+    " dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n'; ls /var/lib/systemd/linger;"
+    " systemctl list-unit-files --no-legend"
+)
+
+_CANARY_THAT_DIES = """
+import json, sys
+from swarmbus.provision.init import GateReport, carry_out, prepare
+from swarmbus.provision.local_system import LocalSystem
+prepared = prepare(LocalSystem(), json.loads(sys.argv[1]))
+outcome = carry_out(prepared, gate=lambda _: GateReport(ok=False, summary="no answer"))
+print(json.dumps(outcome.as_json()))
+"""
+
+
+def _install(host: Host, user: str = "pi") -> None:
+    host.copy_checkout(f"/home/{user}/swarmbus", owner=user)
+    host.ssh("./swarmbus/install.sh --no-init", user=user)
+
+
+def _talks(host: Host | Container, agent: str, user: str) -> None:
+    """A message to itself gets there."""
+    run = host.ssh if isinstance(host, Host) else host.run
+    told = run(
+        f"{SWARMBUS} send --agent-id {agent} --to {agent} --subject s --body b --wait stored", user=user
+    )
+    assert told.stdout.startswith("stored")
+
+
+def _plan(host: Host | Container, user: str = "pi", options: str = "") -> dict[str, Any]:
+    run = host.ssh if isinstance(host, Host) else host.run
+    plan: dict[str, Any] = json.loads(run(f"{SWARMBUS} init {options} --dry-run --json", user=user).stdout)
+    return plan
+
+
+def _snapshot(host: Host) -> list[str]:
+    return host.run_as_root(_SNAPSHOT).stdout.splitlines()
+
+
+def _difference(before: list[str], after: list[str]) -> set[str]:
+    return {f"- {line}" for line in set(before) - set(after)} | {
+        f"+ {line}" for line in set(after) - set(before)
+    }
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_a_user_without_root_gets_a_broker_of_his_own(make_host: MakeHost, suite: str) -> None:
+    host = make_host(suite)
+    _install(host, "guest")
+    done = host.ssh(f"{SWARMBUS} init --agent-id gast --yes", user="guest")
+    assert "sudo loginctl enable-linger guest" in done.stderr
+    _talks(host, "gast", "guest")
+    assert not _plan(host, "guest")["changed"]
+    host.ssh(
+        f"{SWARMBUS} send --agent-id gast --to nobody-yet --subject s --body b", user="guest", check=False
+    )
+    host.reboot()
+    _talks(host, "gast", "guest")
+    assert not _plan(host, "guest")["changed"]
+    assert host.run_as_root("ls /etc/mosquitto", check=False).returncode != 0
+
+
+def test_a_dying_canary_leaves_a_bare_host_as_it_was(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    before = _snapshot(host)
+    ran = host.ssh([PYTHON, "-I", "-c", _CANARY_THAT_DIES, json.dumps({"agent_id": "planner"})])
+    outcome = json.loads(ran.stdout)
+    assert (outcome["failed"], outcome["rolled_back"]) == (True, True), outcome["notes"]
+    assert "system:restart:mosquitto.service" in outcome["handlers"], "it had really been set up"
+    left = _difference(before, _snapshot(host))
+    # What Debian's own packages leave when they are purged.
+    assert {line for line in left if "mosquitto" not in line and "/etc/passwd" not in line} == set()
+    assert host.ssh("systemctl --user list-units 'swarmbus*' --no-legend").stdout == ""
+
+
+def test_a_dying_canary_leaves_the_broker_that_ran_running(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    host.run_as_root("apt-get -q -y install mosquitto")
+    host.write(f"{CONF}/own.conf", "listener 1883\nallow_anonymous true\nmax_inflight_messages 7\n")
+    host.run_as_root("systemctl restart mosquitto")
+    before = _snapshot(host)
+    ran = host.ssh([PYTHON, "-I", "-c", _CANARY_THAT_DIES, json.dumps({"agent_id": "planner"})])
+    assert json.loads(ran.stdout)["rolled_back"]
+    assert _difference(before, _snapshot(host)) == set()
+    assert host.run_as_root("systemctl is-active mosquitto").stdout == "active\n"
+    assert "0.0.0.0:1883" in host.run_as_root("ss -ltn").stdout
+
+
+def test_a_broken_mosquitto_configuration_is_left_alone(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    host.run_as_root("apt-get -q -y install mosquitto")
+    host.write(f"{CONF}/own.conf", "# mine\npersistence_location /tmp/\n")
+    before = _snapshot(host)
+    ran = host.ssh(f"{SWARMBUS} init --agent-id planner --yes", check=False)
+    assert ran.returncode == 2
+    assert f"{CONF}/own.conf:2: Duplicate persistence_location" in ran.stderr
+    assert _difference(before, _snapshot(host)) == set()
+    assert host.run_as_root("systemctl is-active mosquitto").stdout == "active\n"
+
+
+def test_sudo_that_needs_a_password_and_has_no_terminal(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    host.run_as_root("rm -f /etc/sudoers.d/*; echo 'pi ALL=(ALL) ALL' > /etc/sudoers.d/pi")
+    before = _snapshot(host)
+    host.run_as_root("rm -rf /var/lib/apt/lists/*_Packages*; mv /usr/bin/apt-get /usr/bin/apt-get.away")
+    ran = host.ssh(f"{SWARMBUS} init --agent-id planner --yes", check=False)
+    host.run_as_root("mv /usr/bin/apt-get.away /usr/bin/apt-get")
+    assert ran.returncode == 4
+    assert "sudo apt-get install -y mosquitto" in ran.stderr
+    assert _difference(before, _snapshot(host)) == set()
+
+
+def test_killed_again_and_again_and_healed(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    init = f"{SWARMBUS} init --agent-id planner --yes --json"
+    resumed = 0
+    for tenths in (2, 3, 4, 5, 6, 8, 10, 13, 16, 20):
+        killed = host.ssh(f"timeout -s KILL {tenths / 10} {init}", check=False)
+        unfinished = host.ssh("test -e .local/state/swarmbus/.provision/journal.jsonl", check=False)
+        resumed += unfinished.returncode == 0
+        if killed.returncode == 0:
+            break
+    assert resumed > 1
+    done = json.loads(host.ssh(init).stdout)
+    assert (done["failed"], done["gate"]["ok"]) == (False, True)
+    assert not _plan(host)["changed"]
+    _talks(host, "planner", "pi")
+    host.reboot()
+    _talks(host, "planner", "pi")
+
+
+def test_two_at_once(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    both = f"{SWARMBUS} init --agent-id planner --yes --json > 1 & {SWARMBUS} init --agent-id planner --yes --json > 2; wait %1"
+    host.ssh(f"bash -c {shlex.quote(both)}")
+    ends = [json.loads(host.ssh(f"cat {number}").stdout) for number in (1, 2)]
+    assert [end["failed"] for end in ends] == [False, False]
+    assert not _plan(host)["changed"]
+
+
+def test_twenty_agents_in_one_spec(make_host: MakeHost) -> None:
+    host = make_host("trixie")
+    _install(host)
+    options = " ".join(f"--agent-id agent{number}" for number in range(1, 21))
+    script = (
+        "import json; from swarmbus.provision.init import *; from swarmbus.provision.local_system import LocalSystem;"
+        "outcome = carry_out(prepare(LocalSystem(), {'agent_id': [f'agent{n}' for n in range(1, 21)]}));"
+        "print(json.dumps(outcome.as_json()))"
+    )
+    assert options
+    done = json.loads(host.ssh([PYTHON, "-I", "-c", script]).stdout)
+    assert not done["failed"]
+    active = host.ssh("systemctl --user list-units --state=active 'swarmbus-*' --no-legend | wc -l")
+    assert active.stdout.strip() == "20"
+    began = time.monotonic()
+    assert not _plan(host)["changed"]
+    assert time.monotonic() - began < 3
+
+
+@pytest.fixture
+def container(make_container: MakeContainer) -> Container:
+    """A machine on which systemctl exists and systemd does not run, with swarmbus for pi."""
+    made = make_container("bookworm")
+    made.copy_checkout()
+    made.run("./swarmbus/install.sh --no-init")
+    return made
+
+
+def test_without_systemd_there_are_background_processes(container: Container) -> None:
+    done = container.run(f"{SWARMBUS} init --agent-id planner --yes")
+    assert "background processes" in done.stderr
+    _talks(container, "planner", "pi")
+    before = container.run("pgrep -a -u pi 'mosquitto|python'").stdout
+    assert container.run(f"{SWARMBUS} init --yes --json").returncode == 0
+    assert container.run("pgrep -a -u pi 'mosquitto|python'").stdout == before
+    container.run("pkill -KILL -u pi mosquitto")
+    healed = json.loads(container.run(f"{SWARMBUS} init --yes --json").stdout)
+    assert [action["id"] for action in healed["actions"] if action["verb"] == "create"] == ["process:broker"]
+    _talks(container, "planner", "pi")
+
+
+def test_without_systemd_root_sudo_and_lists_of_packages(make_container: MakeContainer) -> None:
+    container = make_container("bookworm")
+    container.copy_checkout("/home/guest/swarmbus", owner="guest")
+    container.run("./swarmbus/install.sh --no-init", user="guest")
+    container.run_as_root("rm -rf /var/lib/apt/lists/*")
+    container.run(f"{SWARMBUS} init --agent-id gast --yes", user="guest")
+    _talks(container, "gast", "guest")
+    assert not _plan(container, "guest")["changed"]
+
+
+def test_root_in_a_container(make_container: MakeContainer) -> None:
+    container = make_container("trixie")
+    container.copy_checkout("/root/swarmbus", owner="root")
+    container.run("/root/swarmbus/install.sh --no-init", user="root")
+    container.run("swarmbus init --agent-id planner --yes", user="root")
+    told = container.run(
+        "swarmbus send --agent-id planner --to planner --subject s --body b --wait stored", user="root"
+    )
+    assert told.stdout.startswith("stored")
+    assert container.run("pgrep -u mosquitto -c mosquitto", user="root").stdout == "1\n"
+    assert json.loads(container.run("swarmbus init --json --dry-run", user="root").stdout)["changed"] is False
