@@ -354,7 +354,7 @@ class Connection:
         paho.on_message = on_message
 
     def _add_writer(self, sock: Any) -> None:
-        if sock is self._paho.socket() and sock.fileno() >= 0:
+        if sock.fileno() >= 0:
             asyncio.get_running_loop().add_writer(sock.fileno(), self._write)
 
     def _write(self) -> None:

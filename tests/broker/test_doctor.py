@@ -28,6 +28,7 @@ from swarmbus.paths import agent_dir, lock_path, mailbox_path, socket_path
 from swarmbus.provision.canary import HOPS, canary
 from swarmbus.provision.doctor import Report, Result, run_doctor
 from swarmbus.provision.local_system import LocalSystem
+from swarmbus.provision.mailbox_look import look_into_mailbox
 from tests.conftest import MakeBroker
 from tests.lab.listener import Listener
 from tests.lab.mosquitto import Broker
@@ -249,6 +250,12 @@ def test_what_could_not_be_read_is_a_warning_until_it_is_dropped(broker: Broker,
 def test_a_message_to_nobody_is_a_warning_until_it_is_dropped(broker: Broker, listener: Listener) -> None:
     with pytest.raises(NoSubscriber):
         asyncio.run(AgentBus("coder", broker.host, broker.port).send("ghost", "s", "b"))
+    # The sender is told before the failure is committed.
+    _wait(
+        lambda: (
+            [one.state for one in look_into_mailbox(mailbox_path("coder")).undelivered] == ["no-subscriber"]
+        )
+    )
     report = _doctor(broker)
     assert _bad(report) == [("agent.outbound-stuck", "warn")]
     for command in _of(report, "agent.outbound-stuck").fix:

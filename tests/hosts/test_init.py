@@ -20,7 +20,8 @@ OUR_FILE = f"{CONF}/50-swarmbus.conf"
 # Files that init may change, as they are on disk: kind, mode, owner, size, link target and content.
 _SNAPSHOT = (
     "find /etc /home /usr /opt /var/lib /var/spool -xdev"
-    r" \( -path '/home/*/.local/share/swarmbus' -o -path '/home/*/.local/state/swarmbus' -o -path '/home/*/swarmbus'"
+    r" \( -path '/home/*/.local/share/swarmbus' -o -path '/home/*/.local/state/swarmbus'"
+    r" -o -path '/home/*/swarmbus'"
     r" -o -path /var/lib/apt -o -path '/var/lib/dpkg/*-old' -o -path /var/lib/dpkg/status"
     r" -o -path /var/lib/systemd -o -path /var/lib/dpkg/lock\* -o -path /etc/ld.so.cache \) -prune -o"
     r" \( -type f -o -type l -o -type d \) -printf '%y %m %u %g %l %p\n' | sort;"
@@ -29,6 +30,12 @@ _SNAPSHOT = (
     " systemctl list-unit-files --no-legend"
 )
 
+# The package's user and group stay when it is purged.
+_LEFT_BY_DEBIAN = {
+    f"/etc/{name}{old}" for name in ("passwd", "group", "shadow", "gshadow") for old in ("", "-")
+}
+_LEFT_BY_THE_LISTENER = {"/home/pi/.local/state", "/home/pi/sync", "/home/pi/sync/planner-inbox.md"}
+
 _CANARY_THAT_DIES = """
 import json, sys
 from swarmbus.provision.init import GateReport, carry_out, prepare
@@ -36,6 +43,13 @@ from swarmbus.provision.local_system import LocalSystem
 prepared = prepare(LocalSystem(), json.loads(sys.argv[1]))
 outcome = carry_out(prepared, gate=lambda _: GateReport(ok=False, summary="no answer"))
 print(json.dumps(outcome.as_json()))
+"""
+
+_WITHOUT_CANARY = """
+import json, sys
+from swarmbus.provision.init import carry_out, prepare
+from swarmbus.provision.local_system import LocalSystem
+print(json.dumps(carry_out(prepare(LocalSystem(), json.loads(sys.argv[1]))).as_json()))
 """
 
 
@@ -95,8 +109,8 @@ def test_a_dying_canary_leaves_a_bare_host_as_it_was(make_host: MakeHost) -> Non
     assert (outcome["failed"], outcome["rolled_back"]) == (True, True), outcome["notes"]
     assert "system:restart:mosquitto.service" in outcome["handlers"], "it had really been set up"
     left = _difference(before, _snapshot(host))
-    # What Debian's own packages leave when they are purged.
-    assert {line for line in left if "mosquitto" not in line and "/etc/passwd" not in line} == set()
+    left = {line.rpartition(" ")[2] for line in left}
+    assert left - _LEFT_BY_DEBIAN - _LEFT_BY_THE_LISTENER == set()
     assert host.ssh("systemctl --user list-units 'swarmbus*' --no-legend").stdout == ""
 
 
@@ -163,8 +177,8 @@ def test_killed_again_and_again_and_healed(make_host: MakeHost) -> None:
 def test_two_at_once(make_host: MakeHost) -> None:
     host = make_host("bookworm")
     _install(host)
-    both = f"{SWARMBUS} init --agent-id planner --yes --json > 1 & {SWARMBUS} init --agent-id planner --yes --json > 2; wait %1"
-    host.ssh(f"bash -c {shlex.quote(both)}")
+    init = f"{SWARMBUS} init --agent-id planner --yes --json"
+    host.ssh(f"bash -c {shlex.quote(f'{init} > 1 & {init} > 2; wait %1')}")
     ends = [json.loads(host.ssh(f"cat {number}").stdout) for number in (1, 2)]
     assert [end["failed"] for end in ends] == [False, False]
     assert not _plan(host)["changed"]
@@ -173,14 +187,8 @@ def test_two_at_once(make_host: MakeHost) -> None:
 def test_twenty_agents_in_one_spec(make_host: MakeHost) -> None:
     host = make_host("trixie")
     _install(host)
-    options = " ".join(f"--agent-id agent{number}" for number in range(1, 21))
-    script = (
-        "import json; from swarmbus.provision.init import *; from swarmbus.provision.local_system import LocalSystem;"
-        "outcome = carry_out(prepare(LocalSystem(), {'agent_id': [f'agent{n}' for n in range(1, 21)]}));"
-        "print(json.dumps(outcome.as_json()))"
-    )
-    assert options
-    done = json.loads(host.ssh([PYTHON, "-I", "-c", script]).stdout)
+    spec = {"agent_id": [f"agent{number}" for number in range(1, 21)]}
+    done = json.loads(host.ssh([PYTHON, "-I", "-c", _WITHOUT_CANARY, json.dumps(spec)]).stdout)
     assert not done["failed"]
     active = host.ssh("systemctl --user list-units --state=active 'swarmbus-*' --no-legend | wc -l")
     assert active.stdout.strip() == "20"

@@ -128,6 +128,14 @@ def test_one_command_makes_a_bare_host_an_agent(suite: str, make_host: MakeHost)
     assert _listener(host) == before
 
 
+def test_one_command_is_enough_without_systemd_and_without_root(bookworm_container: Container) -> None:
+    """Nothing is there but Debian: no sudo, no ensurepip, no mosquitto, no service manager."""
+    bookworm_container.copy_checkout("/home/guest/swarmbus", owner="guest")
+    bookworm_container.run("./swarmbus/install.sh --agent-id kitchen", user="guest", timeout=600)
+    for command in ("swarmbus send --to kitchen --subject hi --body there --wait stored", "swarmbus doctor"):
+        bookworm_container.run(["bash", "-lc", command], user="guest")
+
+
 @pytest.mark.xfail(reason="init leaves a listener alone that still runs the code from before", strict=True)
 def test_upgrade_ends_with_a_listener_that_runs_the_new_code(bookworm: Host) -> None:
     bookworm.copy_checkout()
