@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from swarmbus.connection import Arrival, Broker, Connection, Will
+from swarmbus.ending import end
 from swarmbus.errors import BrokerRefused, BrokerUnreachable, SwarmbusError
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,7 @@ class Link:
             elif connection.lost.done():
                 self._note(f"lost the broker at {self._broker}: {connection.lost.result()}")
         finally:
-            serving.cancel()
-            with contextlib.suppress(asyncio.CancelledError, SwarmbusError):
-                await serving
+            await end(serving)
             await connection.close()
             self.connection = None
             self.connected_since, self.disconnected_since = None, time.time()

@@ -20,6 +20,7 @@ from swarmbus.agent import Agent
 from swarmbus.connection import Broker, Connection, Will, client_id
 from swarmbus.control_server import ControlServer
 from swarmbus.dispatch import Dispatcher, Handler
+from swarmbus.ending import end
 from swarmbus.envelope import AgentMessage
 from swarmbus.errors import BrokerUnreachable
 from swarmbus.fingerprint import installed_fingerprint
@@ -169,9 +170,7 @@ class Listener:
             await self._agent.tell_seen(connection)
             await asyncio.gather(serving, self._renew_presence(connection), self._listen_to_self(connection))
         finally:
-            serving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await serving
+            await end(serving)
 
     async def _renew_presence(self, connection: Connection) -> None:
         while True:

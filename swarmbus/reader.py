@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, Final
 from swarmbus import topics
 from swarmbus.agent import Agent
 from swarmbus.connection import Broker, Connection, client_id
+from swarmbus.ending import end
 from swarmbus.errors import BrokerUnreachable, ListenerRunning
 from swarmbus.lock import ReaderStays, SessionLock, lock_holder, session_lock
 from swarmbus.mailbox import Mailbox
@@ -87,9 +87,7 @@ async def _drain_and_stay(
                     await _wait(mail, connection, lock, stay)
                 await agent.spool.settle(timeout=5.0)
             finally:
-                serving.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await serving
+                await end(serving)
     if lock.is_wanted() and not mail.is_set():
         raise ListenerRunning(f"a listener for {agent_id!r} takes over")
 
