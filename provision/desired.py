@@ -9,16 +9,18 @@ from swarmbus.provision import mosquitto
 from swarmbus.provision.broker_choice import BrokerChoice, choose_broker, choose_program
 from swarmbus.provision.host import Host
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.mosquitto_trial import try_out
 from swarmbus.provision.plan import Wish
 from swarmbus.provision.private_broker import private_broker
 from swarmbus.provision.render import render
+from swarmbus.provision.request import AgentSpec
 from swarmbus.provision.resources.base import Resource
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.package import Package
 from swarmbus.provision.resources.toml_key import TomlKey
 from swarmbus.provision.resources.unit import Unit
-from swarmbus.provision.spec import AgentSpec, InstallSpec
+from swarmbus.provision.spec import InstallSpec
 from swarmbus.provision.supervisors.base import Supervisor
 from swarmbus.provision.supervisors.processes import Processes
 from swarmbus.provision.supervisors.systemd_user import SystemdUser
@@ -140,9 +142,9 @@ def _system_broker(spec: InstallSpec, host: Host) -> list[Resource]:
         program = host.mosquitto.program
         if program is None:
             return  # it comes in the same run; before the agents start, its own unit will tell
-        mosquitto.try_out(system, program, others, {})
+        try_out(system, program, others, {})
         ours = tuple(mosquitto.parse(mosquitto.OUR_FILE, content))
-        mosquitto.try_out(system, program, mosquitto.with_ours(others, ours), {})
+        try_out(system, program, mosquitto.with_ours(others, ours), {})
 
     return [
         Package(group=f"package:{mosquitto.PACKAGE}", name=mosquitto.PACKAGE),

@@ -10,119 +10,28 @@ Printing and asking are the caller's::
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-from swarmbus.errors import Conflict, ExitStatus, ListenerRunning, SwarmbusError
+from swarmbus.errors import Conflict, ListenerRunning, SwarmbusError, UsageError
 from swarmbus.provision.apply import Event, Observer, Run, Silent, apply_plan, reconcile, validate
 from swarmbus.provision.broker_choice import is_this_host
 from swarmbus.provision.desired import choose, desired
-from swarmbus.provision.host import Host, Inspector, gather
+from swarmbus.provision.host import Inspector, gather
 from swarmbus.provision.journal import Interrupted, Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Blobs, Entry, Manifest
+from swarmbus.provision.outcome import Gate, GateReport, Outcome, Prepared
 from swarmbus.provision.plan import Plan, make_plan
+from swarmbus.provision.request import Request, request_from_flags
 from swarmbus.provision.resources.base import Verb
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.rollback import undo_run
 from swarmbus.provision.root import RootStepsNeeded
-from swarmbus.provision.spec import (
-    InstallSpec,
-    Request,
-    forget,
-    keep,
-    load_kept,
-    merge,
-    read_config,
-    request_from_flags,
-)
+from swarmbus.provision.spec import InstallSpec, forget, keep, load_kept, merge, read_config
 from swarmbus.provision.system import System
 
 _LOCK_WAIT = 60.0
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is there, what is wanted, and what would be done.
-
-    Attributes:
-        resumed: Whether an earlier run was killed in the middle, which this one takes up.
-    """
-
-    system: System
-    layout: Layout
-    request: Request
-    spec: InstallSpec
-    host: Host
-    plan: Plan
-    resumed: bool = False
-    inspector: Inspector | None = None
-
-
-@dataclass(frozen=True)
-class GateReport:
-    """What the gate found after everything was done.
-
-    Attributes:
-        ok: Whether it may stay as it is.
-        summary: One line: "a message from planner to planner took 41 ms".
-        detail: For programs.
-    """
-
-    ok: bool
-    summary: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-Gate = Callable[[Prepared], GateReport]
-"""Tries what was set up. A `SwarmbusError` that it raises counts as no."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How it ended.
-
-    Attributes:
-        plan: What was carried out: the prepared one, or what was left of it.
-        handlers: Ids of those that ran.
-        rolled_back: Whether the host is again as it was before.
-        error: Why it failed; None if it did not.
-    """
-
-    plan: Plan
-    changed: bool = False
-    rolled_back: bool = False
-    gate: GateReport | None = None
-    handlers: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    error: SwarmbusError | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether what was wanted is not there."""
-        return self.error is not None or (self.gate is not None and not self.gate.ok)
-
-    @property
-    def exit_status(self) -> ExitStatus:
-        """Failed 1 (or the error's own, when nothing was begun), conflicts 3, else 0."""
-        if self.error is not None and not self.rolled_back:
-            return self.error.exit_status
-        if self.failed:
-            return ExitStatus.NEEDS_ROOT if isinstance(self.error, RootStepsNeeded) else ExitStatus.NO
-        return ExitStatus.CONFLICT if self.plan.conflicts else ExitStatus.DONE
-
-    def as_json(self) -> dict[str, Any]:
-        """``swarmbus.plan/1`` with what became of it."""
-        error = self.error.message if self.error else None
-        document = self.plan.as_json(failed=self.failed, error=error)
-        document["changed"] = self.changed
-        document["rolled_back"] = self.rolled_back
-        document["handlers"] = list(self.handlers)
-        document["notes"] = list(self.notes)
-        gate = self.gate
-        document["gate"] = gate and {"ok": gate.ok, "summary": gate.summary, **gate.detail}
-        return document
 
 
 def prepare(
@@ -140,6 +49,7 @@ def prepare(
     Raises:
         UsageError, Conflict, RootStepsNeeded, StorageError: If no plan can be made.
     """
+    _refuse_a_borrowed_home(system)
     layout = layout or Layout.of_this_user()
     request = flags if isinstance(flags, Request) else request_from_flags(flags)
     folder = layout.provision
@@ -162,6 +72,16 @@ def prepare(
     )
     _refuse_other_listeners(plan, spec, layout, system)
     return Prepared(system, layout, request, spec, host, plan, interrupted is not None, inspector)
+
+
+def _refuse_a_borrowed_home(system: System) -> None:
+    """Some sudo settings keep $HOME: root's files would end up in the home of whoever called it."""
+    caller, home = system.environ.get("SUDO_USER"), system.stat(system.user.home)
+    if system.user.uid == 0 and caller and home is not None and home.uid != 0:
+        raise UsageError(
+            f"called through sudo, and {system.user.home} is not root's",
+            hint="call it without sudo: it asks for root where it needs it",
+        )
 
 
 def _refuse_other_listeners(plan: Plan, spec: InstallSpec, layout: Layout, system: System) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from swarmbus.provision import mosquitto
 from swarmbus.provision.host import Host
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.mosquitto_trial import try_out
 from swarmbus.provision.render import render
 from swarmbus.provision.resources.base import Resource
 from swarmbus.provision.resources.directory import Directory
@@ -63,7 +64,7 @@ def private_broker(
         if system.stat(program) is None:
             return  # it comes in the same run, and its version is the distribution's
         lines = tuple(mosquitto.parse(layout.broker_config, content))
-        mosquitto.try_out(system, program, mosquitto.Configuration(lines), dict(environment))
+        try_out(system, program, mosquitto.Configuration(lines), dict(environment))
 
     config = File(
         group=GROUP, path=layout.broker_config, content=text, mode=0o600, judge=judge, notify=restart

@@ -118,10 +118,6 @@ class System(Protocol):
         """Name of the machine."""
         ...
 
-    def account(self, name: str) -> User | None:
-        """The account called ``name``; None if there is none."""
-        ...
-
     def which(self, program: str, path: str | None = None) -> Path | None:
         """Absolute path of an executable, looked for along ``path`` (default: ours and the system's)."""
         ...

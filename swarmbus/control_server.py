@@ -41,19 +41,26 @@ class ControlServer:
         """
         try:
             self._path.unlink(missing_ok=True)
-            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            before = os.umask(0o177)  # 0600 from the first instant
-            try:
-                with address(self._path) as name:
-                    channel.bind(name)
-            finally:
-                os.umask(before)
+            channel = self._bound()
         except OSError as error:
             raise StorageError(
                 f"cannot make the control socket {self._path}: {error.strerror}",
                 hint="check the owner and mode of that folder",
             ) from error
         self._server = await asyncio.start_unix_server(self._talk, sock=channel, limit=MAX_REQUEST)
+
+    def _bound(self) -> socket.socket:
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        before = os.umask(0o177)  # 0600 from the first instant
+        try:
+            with address(self._path) as name:
+                channel.bind(name)
+        except OSError:
+            channel.close()
+            raise
+        finally:
+            os.umask(before)
+        return channel
 
     async def stop(self) -> None:
         """Close the socket and end what is being answered."""
@@ -73,6 +80,8 @@ class ControlServer:
                 await self._answer_all(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # whoever asked has gone; what it asked for is in the spool or is not
+        except asyncio.CancelledError:
+            pass  # by `stop`; Python 3.11's streams would report it as an error of theirs
         finally:
             self._talks.discard(task)
             writer.close()
@@ -101,8 +110,11 @@ class ControlServer:
             return await operation(question)
         except SwarmbusError as error:
             return describe(error)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             return {"error": "usage", "message": f"not a request: {error}", "hint": None}
+        except Exception as error:
+            log.exception("could not answer a request")
+            return {"error": "error", "message": f"the listener could not answer: {error!r}", "hint": None}
 
 
 def _user_of(writer: asyncio.StreamWriter) -> int:

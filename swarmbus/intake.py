@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -86,6 +86,9 @@ class Intake:
             topic = topics.parse(arrival.topic)
             if topic.kind == "presence" and topic.agent_id is not None:
                 if (presence := read_presence(topic.agent_id, arrival.payload)) is not None:
+                    if presence.status == "stale" and not arrival.retained:
+                        # Given at this moment: not the lease has run out, but its clock is slow.
+                        presence = replace(presence, status="online")
                     self._spool.on_presence(presence)
                 return True
         return False
@@ -111,7 +114,9 @@ class Intake:
         while True:
             try:
                 work = partial(self._store, by_kind, received)
-                await self._commits.add(work, then=self._stored)
+                stored = self._commits.add(work, then=self._stored)
+                self._commits.flush()  # a burst is a group already
+                await stored
             except SwarmbusError as error:
                 # Not acknowledged: the broker keeps it, and we try again while it does.
                 log.error("cannot store %d messages: %s", len(by_kind.messages), error.message)

@@ -13,6 +13,7 @@ its write can leave the beginning of an entry at the end, which ``resume`` compl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -47,6 +48,10 @@ _HINTS: Final = {
 }
 
 
+class FileLocked(StorageError):
+    """Others hold the lock on the file."""
+
+
 class JournalFile:
     """See the module.
 
@@ -74,23 +79,50 @@ class JournalFile:
         self._keep = max(keep, 1)
         self._sync = sync
         self._lock_seconds = lock_seconds
+        self._created = False  # since the folder was last synced
 
-    def append(self, entries: Sequence[bytes], *, resume: bool = False) -> None:
+    def append(
+        self, entries: Sequence[bytes], *, resume: bool = False, lock_seconds: float | None = None
+    ) -> None:
         """Append every entry, whole and in this order; rotate before one that would not fit.
 
         Creates the file (0600) and the folders above it (0700).
 
         Args:
             resume: If the file ends with the beginning of the first entry, write only what is missing.
+            lock_seconds: How long to wait for other writers this time; None for as long as always.
 
         Raises:
-            StorageError: If it cannot be written, or others kept it locked for ``lock_seconds``. The
-                entries up to some point may be there then; none is there in part.
+            FileLocked: If others kept it locked for ``lock_seconds``.
+            StorageError: If it cannot be written. The entries up to some point may be there then; none is
+                there in part.
         """
+        patience = self._lock_seconds if lock_seconds is None else lock_seconds
         done = 0
         try:
             while done < len(entries):
-                done += self._append_some(entries[done:], resume=resume and done == 0)
+                done += self._append_some(entries[done:], patience, resume=resume and done == 0)
+        except OSError as error:
+            raise _storage_error(self.path, error) from error
+
+    def sync(self) -> None:
+        """Have the disk hold what was appended, for a file that does not do so by itself.
+
+        Raises:
+            StorageError: If the disk does not take it.
+        """
+        try:
+            # A rotation may have come in the middle of a batch.
+            for path in (self.path, rotated(self.path, 1)):
+                with contextlib.suppress(FileNotFoundError):
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        os.fdatasync(fd)
+                    finally:
+                        os.close(fd)
+            if self._created:
+                _sync_folder(self.path.parent)
+                self._created = False
         except OSError as error:
             raise _storage_error(self.path, error) from error
 
@@ -120,13 +152,13 @@ class JournalFile:
                 raise _storage_error(path, error) from error
         return ids[:limit]
 
-    def _append_some(self, entries: Sequence[bytes], *, resume: bool) -> int:
+    def _append_some(self, entries: Sequence[bytes], patience: float, *, resume: bool) -> int:
         """Append as many of the entries as this file takes; 0 after a rotation."""
         fd = self._open()
         try:
-            if not lock(fd, fcntl.LOCK_EX, self._lock_seconds):
-                raise StorageError(
-                    f"cannot write {self.path}: another process kept it locked for {self._lock_seconds:g} s",
+            if not lock(fd, fcntl.LOCK_EX, patience):
+                raise FileLocked(
+                    f"cannot write {self.path}: another process kept it locked for {patience:g} s",
                     hint=f"see which: fuser -v {self.path}",
                 )
             status = os.fstat(fd)
@@ -147,10 +179,9 @@ class JournalFile:
             _write(fd, data, start=status.st_size)
             # Readers and other writers need not wait for the disk.
             fcntl.flock(fd, fcntl.LOCK_UN)
+            self._created = self._created or status.st_size == 0
             if self._sync:
-                os.fdatasync(fd)
-                if status.st_size == 0:
-                    _sync_folder(self.path.parent)
+                self.sync()
             return count
         finally:
             os.close(fd)

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from swarmbus.provision.host import Host
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.request import AgentSpec
 from swarmbus.provision.resources.base import Resource
-from swarmbus.provision.spec import AgentSpec, InstallSpec
+from swarmbus.provision.spec import InstallSpec
 
 
 @dataclass(frozen=True)

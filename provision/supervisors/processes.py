@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Sequence
 from typing import ClassVar
 
+from swarmbus.provision.request import AgentSpec
 from swarmbus.provision.resources.base import Resource
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.process import Process
-from swarmbus.provision.spec import AgentSpec, InstallSpec
+from swarmbus.provision.spec import InstallSpec
 from swarmbus.provision.supervisors.base import Daemon, Supervisor
 
 BROKER = "broker"

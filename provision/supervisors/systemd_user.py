@@ -10,11 +10,12 @@ from typing import ClassVar
 from swarmbus.errors import CannotRun
 from swarmbus.provision.handlers import USER_RELOAD
 from swarmbus.provision.render import render, systemd_word
+from swarmbus.provision.request import AgentSpec
 from swarmbus.provision.resources.base import Resource
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.linger import Linger
 from swarmbus.provision.resources.unit import Unit
-from swarmbus.provision.spec import AgentSpec, InstallSpec
+from swarmbus.provision.spec import InstallSpec
 from swarmbus.provision.supervisors.base import Daemon, Supervisor
 from swarmbus.provision.system import System
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from swarmbus.handlers.base import BaseHandler
 from swarmbus.inbox_file import inbox_entry
-from swarmbus.journal_file import DEFAULT_KEEP, DEFAULT_MAX_BYTES, JournalFile
+from swarmbus.journal_file import DEFAULT_KEEP, DEFAULT_MAX_BYTES, FileLocked, JournalFile
 
 if TYPE_CHECKING:
     from swarmbus.envelope import AgentMessage
 
 BATCH: Final = 256
+
+AT_ONCE: Final = 4
+"""Messages that are written without a thread; of 64 KiB each they are a quarter of a megabyte."""
 
 
 class FileBridgeHandler(BaseHandler):
@@ -40,8 +43,7 @@ class FileBridgeHandler(BaseHandler):
     ) -> None:
         self.path = Path(path).expanduser().absolute()
         self.name = f"file-bridge:{self.path}"
-        # The mailbox forgets a batch when we return: then the file must be as durable as the mailbox.
-        self._file = JournalFile(self.path, max_bytes=max_bytes, keep=keep, sync=True)
+        self._file = JournalFile(self.path, max_bytes=max_bytes, keep=keep, sync=False)
         self._at_the_end: dict[str, None] | None = None  # ids, oldest first; None: to be read from the file
         self._may_be_torn = True  # the last entry; until one was written behind it
         # A call that was cancelled goes on in its thread, and the next one has to wait for it.
@@ -65,10 +67,30 @@ class FileBridgeHandler(BaseHandler):
         Raises:
             StorageError: If the file could not be written; those that were are known at the next call.
         """
-        # In a thread: the disk may take long, and the other handlers and the broker cannot wait for it.
-        await asyncio.to_thread(self._append, msgs)
+        if not self._append_at_once(msgs):
+            await asyncio.to_thread(self._append, msgs)
+        # The mailbox forgets a batch when we return: then the file must be as durable as the mailbox. In a
+        # thread: the disk may take long, and the other handlers and the broker cannot wait for it.
+        await asyncio.to_thread(self._file.sync)
 
-    def _append(self, msgs: Sequence[AgentMessage]) -> None:
+    def _append_at_once(self, msgs: Sequence[AgentMessage]) -> bool:
+        """Append a few messages without the way through a thread, which takes longer than the writing.
+
+        Returns:
+            False if that could take long: there are many, others hold the file, or its end must be read.
+        """
+        if len(msgs) > AT_ONCE or self._at_the_end is None or self._may_be_torn:
+            return False
+        if not self._turn.acquire(blocking=False):
+            return False
+        self._turn.release()  # nobody else is in there, and we do not give way until we are through
+        try:
+            self._append(msgs, lock_seconds=0.0)
+        except FileLocked:
+            return False
+        return True
+
+    def _append(self, msgs: Sequence[AgentMessage], lock_seconds: float | None = None) -> None:
         with self._turn:
             known = self._at_the_end
             if known is None:
@@ -77,7 +99,7 @@ class FileBridgeHandler(BaseHandler):
             if missing:
                 entries = [inbox_entry(msg) for msg in missing.values()]
                 resume, self._may_be_torn, self._at_the_end = self._may_be_torn, True, None
-                self._file.append(entries, resume=resume)
+                self._file.append(entries, resume=resume, lock_seconds=lock_seconds)
                 self._may_be_torn = False
             known.update(dict.fromkeys(missing))
             for old in list(islice(known, max(len(known) - 4 * BATCH, 0))):

@@ -79,7 +79,8 @@ async def test_they_write_to_us(elder: Elder, broker: Broker) -> None:
     collect = Collect()
     async with listening(broker, "coder", collect) as coder:
         await elder.run(
-            "send", "--agent-id", "elder", "--to", "coder", "--subject", "naïve 🐝", "--body", "line one\nline two",
+            "send", "--agent-id", "elder", "--to", "coder", "--subject", "naïve 🐝",
+            "--body", "line one\nline two",
             "--content-type", "text/markdown", "--priority", "high", "--reply-to", "boss",
         )  # fmt: skip
         await until(lambda: len(collect.messages) == 1)

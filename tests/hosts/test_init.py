@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import time
 from typing import Any
 
@@ -77,10 +78,9 @@ def _snapshot(host: Host) -> list[str]:
     return host.run_as_root(_SNAPSHOT).stdout.splitlines()
 
 
-def _difference(before: list[str], after: list[str]) -> set[str]:
-    return {f"- {line}" for line in set(before) - set(after)} | {
-        f"+ {line}" for line in set(after) - set(before)
-    }
+def _changed(before: list[str], after: list[str]) -> set[str]:
+    """Paths, packages and units that are not as they were."""
+    return {line.split()[-1] for line in set(before) ^ set(after)}
 
 
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"])
@@ -108,9 +108,7 @@ def test_a_dying_canary_leaves_a_bare_host_as_it_was(make_host: MakeHost) -> Non
     outcome = json.loads(ran.stdout)
     assert (outcome["failed"], outcome["rolled_back"]) == (True, True), outcome["notes"]
     assert "system:restart:mosquitto.service" in outcome["handlers"], "it had really been set up"
-    left = _difference(before, _snapshot(host))
-    left = {line.rpartition(" ")[2] for line in left}
-    assert left - _LEFT_BY_DEBIAN - _LEFT_BY_THE_LISTENER == set()
+    assert _changed(before, _snapshot(host)) - _LEFT_BY_DEBIAN - _LEFT_BY_THE_LISTENER == set()
     assert host.ssh("systemctl --user list-units 'swarmbus*' --no-legend").stdout == ""
 
 
@@ -123,7 +121,7 @@ def test_a_dying_canary_leaves_the_broker_that_ran_running(make_host: MakeHost) 
     before = _snapshot(host)
     ran = host.ssh([PYTHON, "-I", "-c", _CANARY_THAT_DIES, json.dumps({"agent_id": "planner"})])
     assert json.loads(ran.stdout)["rolled_back"]
-    assert _difference(before, _snapshot(host)) == set()
+    assert _changed(before, _snapshot(host)) - _LEFT_BY_THE_LISTENER == set()
     assert host.run_as_root("systemctl is-active mosquitto").stdout == "active\n"
     assert "0.0.0.0:1883" in host.run_as_root("ss -ltn").stdout
 
@@ -137,7 +135,7 @@ def test_a_broken_mosquitto_configuration_is_left_alone(make_host: MakeHost) -> 
     ran = host.ssh(f"{SWARMBUS} init --agent-id planner --yes", check=False)
     assert ran.returncode == 2
     assert f"{CONF}/own.conf:2: Duplicate persistence_location" in ran.stderr
-    assert _difference(before, _snapshot(host)) == set()
+    assert _changed(before, _snapshot(host)) == set()
     assert host.run_as_root("systemctl is-active mosquitto").stdout == "active\n"
 
 
@@ -151,7 +149,36 @@ def test_sudo_that_needs_a_password_and_has_no_terminal(make_host: MakeHost) -> 
     host.run_as_root("mv /usr/bin/apt-get.away /usr/bin/apt-get")
     assert ran.returncode == 4
     assert "sudo apt-get install -y mosquitto" in ran.stderr
-    assert _difference(before, _snapshot(host)) == set()
+    assert _changed(before, _snapshot(host)) == set()
+
+
+def _on_a_terminal(host: Host, command: str, prompt: str, answer: str) -> tuple[int, str]:
+    """Run it on a terminal of its own, and answer the one question that it asks."""
+    ssh = [*host.ssh_command(), "-tt", command]
+    with subprocess.Popen(
+        ssh, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = ""
+        while prompt not in said and (character := process.stdout.read(1)):
+            said += character
+        process.stdin.write(f"{answer}\n")
+        said += process.stdout.read()
+    return process.returncode, said
+
+
+def test_sudo_asks_for_the_password_once(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    sudoers = "rm -f /etc/sudoers.d/*; echo 'pi ALL=(ALL) ALL' > /etc/sudoers.d/pi; usermod -aG sudo pi"
+    host.run_as_root(f"{sudoers}; echo pi:secret | chpasswd")
+    init = f"{SWARMBUS} init --agent-id planner --yes"
+    status, said = _on_a_terminal(host, init, "password of pi: ", "wrong\n\n")
+    assert (status, host.ssh("ls .config", check=False).stdout) == (4, ""), said
+    status, said = _on_a_terminal(host, init, "password of pi: ", "secret")
+    assert (status, said.count("password of pi")) == (0, 0), said  # the prompt itself was read before
+    _talks(host, "planner", "pi")
 
 
 def test_killed_again_and_again_and_healed(make_host: MakeHost) -> None:

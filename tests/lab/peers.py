@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from functools import cache
 from pathlib import Path
 
 from tests.lab.cache import cache_folder, locked
@@ -16,6 +17,7 @@ from tests.lab.cache import cache_folder, locked
 RELEASES = ("0.1.4", "0.2.0")
 
 
+@cache
 def peer(version: str) -> Path:
     """The ``bin`` folder of the environment with ``swarmbus-py==version``; made in the cache when absent.
 
@@ -47,7 +49,7 @@ def _runs(home: Path) -> bool:
     try:
         return (
             subprocess.run(
-                [home / "bin" / "swarmbus", "--version"], capture_output=True, timeout=60
+                [home / "bin" / "swarmbus", "--help"], capture_output=True, timeout=60
             ).returncode
             == 0
         )

@@ -66,9 +66,6 @@ class FakeSystem:
             self.files.setdefault(folder, Entry(None, 0o755, 0, 0))
         self.files[Path(path)] = Entry(data.encode(), mode, uid, uid)
 
-    def account(self, name: str) -> User | None:
-        return self.user if name == self.user.name else None
-
     def which(self, program: str, path: str | None = None) -> Path | None:
         if program.startswith("/"):
             return Path(program) if program in self.installed.values() else None

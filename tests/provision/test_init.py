@@ -22,10 +22,12 @@ from swarmbus.errors import (
     StorageError,
     UsageError,
 )
+from swarmbus.provision.apply import Event
 from swarmbus.provision.init import Gate, GateReport, Outcome, Prepared, carry_out, prepare
 from swarmbus.provision.resources.base import Verb
 from swarmbus.provision.root import RootStepsNeeded
-from swarmbus.provision.system import RootAccess
+from swarmbus.provision.system import RootAccess, User
+from tests.provision.fake_system import FakeSystem
 from tests.provision.installing import LAYOUT, Remembering, inspector
 from tests.provision.machine import Machine, bare_debian
 from tests.provision.sandbox import Sandbox, tree
@@ -305,6 +307,27 @@ def test_an_edit_made_meanwhile_survives_the_rollback(host: Host) -> None:
     assert any("was changed since" in note for note in outcome.notes)
 
 
+def test_an_interrupt_from_the_keyboard_takes_everything_back(host: Host) -> None:
+    class Impatient(Remembering):
+        def tell(self, event: Event) -> None:
+            if (event.step, event.stage) == ("unit:system:mosquitto.service", "changed"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(host.prepare(agent_id="planner"), observer=Impatient())
+    assert host.machine.state(host.system())["packages"] == []
+    assert not host.at(CONFIG).exists()
+    assert not host.prepare().resumed
+
+
+def test_sudo_with_the_home_of_its_caller_is_refused() -> None:
+    system = FakeSystem(user=User("root", 0, 0, Path("/home/pi")), environ={"SUDO_USER": "pi"})
+    system.put("/home/pi/.profile")
+    system.files[Path("/home/pi")].uid = 1000
+    with pytest.raises(UsageError, match="called through sudo"):
+        prepare(system, {}, layout=LAYOUT, inspector=inspector())
+
+
 def test_a_mosquitto_configuration_that_is_broken_is_left_alone(host: Host) -> None:
     host.install_mosquitto()
     host.write(Path("/etc/mosquitto/conf.d/own.conf"), "nonsense 7\n")
@@ -379,6 +402,7 @@ def test_a_change_after_the_plan_was_shown_stops_the_run(host: Host) -> None:
 _TWICE = """
 import sys
 from pathlib import Path
+from swarmbus.provision.apply import Event
 from swarmbus.provision.init import carry_out, prepare
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.machine import Machine

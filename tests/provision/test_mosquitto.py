@@ -12,6 +12,7 @@ from swarmbus.errors import CannotRun
 from swarmbus.provision import mosquitto
 from swarmbus.provision.local_system import LocalSystem
 from swarmbus.provision.mosquitto import Additions, Configuration, Listener, additions, load, parse
+from swarmbus.provision.mosquitto_trial import try_out
 from swarmbus.provision.render import render
 from tests.lab.mosquitto_program import Program, program
 from tests.provision.fake_system import FakeSystem
@@ -101,7 +102,7 @@ def broker() -> Program:
 
 
 def _try(broker: Program, found: Configuration) -> None:
-    mosquitto.try_out(LocalSystem(), Path(broker.argv[-1]), found, dict(broker.environment))
+    try_out(LocalSystem(), Path(broker.argv[-1]), found, dict(broker.environment))
 
 
 def _stock(tmp_path: Path, ours: str, *others: str) -> Configuration:

@@ -23,8 +23,8 @@ from swarmbus.provision.render import (
     systemd_word,
     toml_string,
 )
+from swarmbus.provision.request import AgentSpec
 from swarmbus.provision.resources.file import File
-from swarmbus.provision.spec import AgentSpec
 from swarmbus.provision.supervisors.systemd_user import SystemdUser, judge_unit
 from swarmbus.provision.system import User
 

@@ -9,14 +9,8 @@ import pytest
 
 from swarmbus.errors import InvalidAgentId, UsageError
 from swarmbus.provision import spec
-from swarmbus.provision.spec import (
-    AgentSpec,
-    InstallSpec,
-    Request,
-    merge,
-    request_from_document,
-    request_from_flags,
-)
+from swarmbus.provision.request import AgentSpec, Request, request_from_document, request_from_flags
+from swarmbus.provision.spec import InstallSpec, merge
 from tests.provision.fake_system import FakeSystem
 
 SYSTEM = FakeSystem(installed={"wake": "/home/pi/.local/bin/wake"})

@@ -1,0 +1,223 @@
+"""LocalFiles: files and locks of the machine we run on."""
+# ruff: noqa: D102 - documented once, in System
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from swarmbus.errors import Conflict, StorageError
+from swarmbus.provision.foreign_hands import refuse_foreign_hands
+from swarmbus.provision.root import RootCommand, temporary_name, write_commands
+from swarmbus.provision.system import FileStat, Owner, Result, User
+
+
+class LocalFiles(ABC):
+    """The half of `System` that is files.
+
+    Args:
+        user: Who we are.
+    """
+
+    def __init__(self, user: User) -> None:
+        self._user = user
+
+    @property
+    def is_root(self) -> bool:
+        """Whether root steps can be done in process."""
+        return self._user.uid == 0
+
+    @abstractmethod
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        root: bool = False,
+        stdin: bytes | None = None,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+    ) -> Result: ...
+
+    def _run_as_root(self, commands: Sequence[RootCommand], doing: str) -> None:
+        for command in commands:
+            self.run(command.argv, root=True, stdin=command.stdin).check(doing)
+
+    def stat(self, path: Path) -> FileStat | None:
+        try:
+            seen = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot look at {path}: {error.strerror}") from error
+        mode, rest = stat.S_IMODE(seen.st_mode), (seen.st_uid, seen.st_gid, seen.st_size)
+        if stat.S_ISLNK(seen.st_mode):
+            return FileStat("link", mode, *rest, target=str(path.readlink()))
+        if stat.S_ISREG(seen.st_mode):
+            return FileStat("file", mode, *rest)
+        return FileStat("directory" if stat.S_ISDIR(seen.st_mode) else "other", mode, *rest)
+
+    def read(self, path: Path) -> bytes | None:
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+
+    def list(self, path: Path) -> list[str]:
+        try:
+            return sorted(entry.name for entry in path.iterdir())
+        except OSError:
+            return []
+
+    def write_file(
+        self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
+    ) -> None:
+        refuse_foreign_hands(path.parent, uid=self._user.uid, root=root)
+        if root and not self.is_root:
+            self._run_as_root(write_commands(path, data, mode=mode, owner=owner or (0, 0)), f"writing {path}")
+            return
+        temporary = temporary_name(path)
+        with self._storage(path):
+            temporary.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            file = os.open(temporary, flags, 0o600)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(file, view) :]
+                if owner is not None and owner != (os.fstat(file).st_uid, os.fstat(file).st_gid):
+                    os.fchown(file, *owner)
+                os.fchmod(file, mode)
+                os.fsync(file)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(file)
+            temporary.rename(path)
+            _sync_folder(path.parent)
+
+    def append(self, path: Path, data: bytes) -> None:
+        refuse_foreign_hands(path.parent, uid=self._user.uid, root=False)
+        with self._storage(path):
+            new = not path.exists()
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(file, view) :]
+                os.fsync(file)
+            finally:
+                os.close(file)
+            if new:
+                _sync_folder(path.parent)
+
+    def make_dir(
+        self, path: Path, *, mode: int = 0o755, owner: Owner | None = None, root: bool = False
+    ) -> None:
+        refuse_foreign_hands(path, uid=self._user.uid, root=root)
+        if root and not self.is_root:
+            uid, gid = owner or (0, 0)
+            whose = ("-o", str(uid), "-g", str(gid))
+            make = ("/usr/bin/install", "-d", "-m", f"{mode:04o}", *whose, str(path))
+            self._run_as_root([RootCommand(make)], f"making {path}")
+            return
+        with self._storage(path):
+            path.mkdir(mode=0o700, exist_ok=True)
+            if owner is not None:
+                os.chown(path, *owner)
+            path.chmod(mode)
+            _sync_folder(path.parent)
+
+    def remove(self, path: Path, *, root: bool = False) -> None:
+        refuse_foreign_hands(path.parent, uid=self._user.uid, root=root)
+        if root and not self.is_root:
+            self._run_as_root([RootCommand(("/usr/bin/rm", "-f", "--", str(path)))], f"removing {path}")
+            return
+        with self._storage(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            _sync_folder(path.parent)
+
+    def remove_dir(self, path: Path, *, root: bool = False) -> bool:
+        refuse_foreign_hands(path, uid=self._user.uid, root=root)
+        if root and not self.is_root:
+            return self.run(["/usr/bin/rmdir", "--", str(path)], root=True).ok
+        try:
+            path.rmdir()
+        except OSError:
+            return False
+        _sync_folder(path.parent)
+        return True
+
+    def remove_tree(self, path: Path) -> None:
+        refuse_foreign_hands(path, uid=self._user.uid, root=False)
+        with self._storage(path), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
+    def move(self, source: Path, target: Path) -> None:
+        refuse_foreign_hands(target.parent, uid=self._user.uid, root=False)
+        with self._storage(target):
+            source.rename(target)
+            _sync_folder(target.parent)
+
+    @contextlib.contextmanager
+    def locked(self, path: Path, wait: float) -> Iterator[None]:
+        refuse_foreign_hands(path, uid=self._user.uid, root=False)
+        deadline = time.monotonic() + wait
+        with self._storage(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+                        raise Conflict(
+                            f"another swarmbus (pid {holder}) is changing this host",
+                            hint="wait until it has finished, then call this again",
+                        ) from None
+                    time.sleep(0.05)
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(file)
+
+    def lock_holder(self, path: Path) -> bytes | None:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(file, 1024, 0)
+        else:
+            return None
+        finally:
+            os.close(file)
+
+    @contextlib.contextmanager
+    def _storage(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot change {path}: {error.strerror}") from error
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
