@@ -287,7 +287,8 @@ install_environment() {
     # --no-user: where pip's configuration says user = true, it refuses to install into an environment.
     step "installing swarmbus $version and what it depends on" \
         "$new/bin/python" -I -m pip install --no-input --no-user --disable-pip-version-check "$here" ||
-        die 1 "pip could not install swarmbus: $(complaint)"
+        die 1 "pip could not install swarmbus: $(complaint)" \
+            "It needs its package index, or a wheelhouse (pip config list); run this again when that can be reached."
     if ! step "trying it" works "$new"; then
         die 1 "what was installed does not run: $(complaint)"
     fi

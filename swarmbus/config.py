@@ -167,18 +167,18 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
         raise ConfigError(
             f"{path}: 'agents' holds something other than tables", hint="write [agents.planner]"
         )
-    _refuse_unknown(path, text, top, _NAMES, "")
+    _refuse_unknown(path, text, top, _NAMES, ())
     for agent_id, table in agents.items():
         try:
             check_agent_id(agent_id)
         except InvalidAgentId as error:
             raise ConfigError(f"{path}: [agents.{agent_id}]: {error.message}", hint=error.hint) from error
-        _refuse_unknown(path, text, table, _NAMES.keys() - {"agent_id"}, f"[agents.{agent_id}] ")
+        _refuse_unknown(path, text, table, _NAMES.keys() - {"agent_id"}, ("agents", agent_id))
     return top, agents
 
 
 def _refuse_unknown(
-    path: Path, text: str, table: Mapping[str, object], known: Iterable[str], where: str
+    path: Path, text: str, table: Mapping[str, object], known: Iterable[str], name: tuple[str, ...]
 ) -> None:
     for key in table:
         if key in known:
@@ -186,18 +186,30 @@ def _refuse_unknown(
         from difflib import get_close_matches  # noqa: PLC0415  # only on the way to an error
 
         close = get_close_matches(key, known, n=1)
-        line = next(
-            (
-                number
-                for number, content in enumerate(text.splitlines(), 1)
-                if content.lstrip().startswith(key)
-            ),
-            None,
-        )
+        line = _line_of(text, (*name, key))
+        where = f"[{'.'.join(name)}] " if name else ""
         raise ConfigError(
             f"{path}{f':{line}' if line else ''}: {where}unknown setting {key!r}",
             hint=f"did you mean {close[0]!r}?" if close else "docs/configuration.md lists the settings",
         )
+
+
+def _line_of(text: str, key: tuple[str, ...]) -> int | None:
+    """The line of a key of a TOML file, which tomllib does not tell; None inside an inline table."""
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.strip()
+        if words.startswith("["):
+            there = table = _parts(words.strip("[ ").partition("]")[0])
+        else:
+            there = (*table, *_parts(words.partition("=")[0]))
+        if there[: len(key)] == key:
+            return number
+    return None
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip(" \t\"'") for part in dotted.split("."))
 
 
 def _typed(name: str, value: object, where: str) -> object:

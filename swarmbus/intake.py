@@ -44,6 +44,10 @@ class _Sorted:
     bad: list[dict[str, Any]] = field(default_factory=list)
     markers: list[str] = field(default_factory=list)
 
+    @property
+    def needs_storing(self) -> bool:
+        return bool(self.messages or self.canaries or self.bad)
+
 
 class Intake:
     """The receiving half of an agent on one host.
@@ -111,7 +115,8 @@ class Intake:
     async def _take(self, connection: Connection, burst: list[Arrival]) -> None:
         by_kind = self._sort(burst)
         received = time.time()
-        while True:
+        # Receipts and presence are notes: one that is lost costs a message that is sent twice, not a promise.
+        while by_kind.needs_storing:
             try:
                 work = partial(self._store, by_kind, received)
                 stored = self._commits.add(work, then=self._stored)
