@@ -61,10 +61,20 @@ class GroupCommit:
             self._plan(0.0)
         return future
 
-    def note(self, work: Callable[[], object]) -> None:
-        """Have ``work`` done soon; if it is lost, nothing is, but something is done again."""
-        self._waiting.append(_Work(work, None, None))
-        if self._planned is None:
+    def note(
+        self, work: Callable[[], object], then: Callable[[Any], None] | None = None, *, soon: bool = False
+    ) -> None:
+        """Have ``work`` done; if it is lost, nothing is, but something is done again.
+
+        Args:
+            work: Writes to the mailbox.
+            then: Called with its result right after the commit.
+            soon: Not to wait for company, because somebody waits for ``then``.
+        """
+        self._waiting.append(_Work(work, None, then))
+        if soon:
+            self._plan(0.0)
+        elif self._planned is None:
             self._plan(NOTE_DELAY)
 
     def flush(self) -> None:

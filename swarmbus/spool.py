@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -198,10 +198,9 @@ class Spool:
             if not ids:
                 continue
             recipient.confirm(ids)
-            self._commits.note(partial(self._mailbox.outbound.receipt, kind, ids, receiver))
-            for message_id in ids:
-                self._envelopes.pop(message_id, None)
-                self._tell(message_id, receiver, kind, final=kind == "seen")
+            work = partial(self._mailbox.outbound.receipt, kind, ids, receiver)
+            self._record(work, ids, receiver, kind, final=kind == "seen")
+            self._forget_envelopes(ids)
         self._plan_pump()
 
     def check(self) -> None:
@@ -327,21 +326,20 @@ class Spool:
         if kept:
             reason = f"the broker has no session of {recipient.agent} at present"
             self._owe(recipient, kept)
-            self._commits.note(lambda: self._mailbox.outbound.defer(kept, reason, None))
-            self._tell_all(kept, recipient, "queued", reason, now=True)
+            work = partial(self._mailbox.outbound.defer, kept, reason, None)
+            self._record(work, kept, recipient.agent, "queued", reason, now=True)
 
     def _accepted(self, ids: list[str], recipient: Recipient) -> None:
         done = not recipient.confirms
         if not done:
             self._owe(recipient, ids)
-        self._commits.note(lambda: self._mailbox.outbound.accepted(ids, done=done, next_try=None))
         reason = None
         if done and recipient.agent != BROADCAST:
             reason = f"{recipient.agent} does not say what it has stored"
-        for message_id in ids:
-            if done:
-                self._envelopes.pop(message_id, None)
-            self._tell(message_id, recipient.agent, "accepted", reason, final=done)
+        if done:
+            self._forget_envelopes(ids)
+        work = partial(self._mailbox.outbound.accepted, ids, done=done, next_try=None)
+        self._record(work, ids, recipient.agent, "accepted", reason, final=done)
 
     def _owe(self, recipient: Recipient, ids: list[str]) -> None:
         if not recipient.owed:
@@ -357,14 +355,30 @@ class Spool:
         return row is None or row.done
 
     def _fail(self, ids: list[str], recipient: Recipient, failure: Failure, reason: str) -> None:
-        self._commits.note(lambda: self._mailbox.outbound.fail(ids, failure, reason))
+        self._forget_envelopes(ids)
+        work = partial(self._mailbox.outbound.fail, ids, failure, reason)
+        self._record(work, ids, recipient.agent, failure, reason, final=True)
+
+    def _forget_envelopes(self, ids: list[str]) -> None:
         for message_id in ids:
             self._envelopes.pop(message_id, None)
-        self._tell_all(ids, recipient, failure, reason, final=True)
 
-    def _tell_all(self, ids: list[str], recipient: Recipient, state: State, reason: str, **how: bool) -> None:
-        for message_id in ids:
-            self._tell(message_id, recipient.agent, state, reason, **how)
+    def _record(
+        self,
+        work: Callable[[], None],
+        ids: list[str],
+        to: str,
+        state: State,
+        reason: str | None = None,
+        **how: bool,
+    ) -> None:
+        """Write down what has become known, and then tell those who wait: they may look it up at once."""
+
+        def tell(_: None) -> None:
+            for message_id in ids:
+                self._tell(message_id, to, state, reason, **how)
+
+        self._commits.note(work, then=tell, soon=any(message_id in self._waiting for message_id in ids))
 
     def _tell(
         self,
