@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from copy import copy
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +19,12 @@ from typing import Any, Self
 from swarmbus import control
 from swarmbus.agent import Agent
 from swarmbus.agent_id import check_agent_id
+from swarmbus.broker import Broker
 from swarmbus.config import Settings
-from swarmbus.connection import Broker, Connection, client_id
+from swarmbus.connection import Connection, client_id
 from swarmbus.dispatch import Handler
 from swarmbus.envelope import AgentMessage, new_message
 from swarmbus.errors import (
-    BrokerUnreachable,
-    ListenerRunning,
     NoSubscriber,
     NotAuthorized,
     NotDelivered,
@@ -42,15 +40,12 @@ from swarmbus.mailbox import Mailbox, StoredMessage
 from swarmbus.mailbox.inbound import AGENT
 from swarmbus.paths import mailbox_path
 from swarmbus.presence import Presence, ask_presence
-from swarmbus.reader import drain_session, tell_seen
+from swarmbus.reader import fetch, tell_seen
 from swarmbus.spool import Delivery, Wait
 
 __all__ = ["AgentBus", "Delivery"]
 
 _DEFAULTS = Settings()
-
-_LISTENER_STARTS = 5.0
-"""Seconds between a listener daemon's taking the session and its first answer, at the most."""
 
 _FAILURES: dict[str, type[NotDelivered]] = {
     "no-subscriber": NoSubscriber,
@@ -309,7 +304,7 @@ class AgentBus:
     ) -> list[StoredMessage]:
         """What `read_inbox` and `watch_inbox` do, as records."""
         try:
-            await self._fetch(consumer, wait)
+            await fetch(self.agent_id, self.broker, keep_days=self._keep_days, consumer=consumer, stay=wait)
         except BaseException:
             with Mailbox.open(mailbox_path(self.agent_id)) as mailbox:
                 if not mailbox.inbound.has_unread(consumer):
@@ -356,34 +351,6 @@ class AgentBus:
         outbox = JournalFile(Path(name).expanduser(), sync=False)
         outbox.check_writable()  # before anything is sent: an unrecorded message is a lost audit trail
         return outbox
-
-    async def _fetch(self, consumer: str, wait: float) -> None:
-        """Have the mailbox hold what there is; with ``wait``, stay for the next message."""
-        give_up = time.monotonic() + wait
-        starting = time.monotonic() + _LISTENER_STARTS
-        while True:
-            left = max(give_up - time.monotonic(), 0.0)
-            question = {"op": "wait", "consumer": consumer, "timeout": left}
-            try:
-                answer = await asyncio.to_thread(control.request, self.agent_id, question, left + 10.0)
-                break
-            except control.NoListener:
-                pass
-            try:
-                await drain_session(
-                    self.agent_id, self.broker, keep_days=self._keep_days, consumer=consumer, stay=left
-                )
-                return
-            except ListenerRunning:
-                # It has taken the session, and will answer in a moment.
-                if time.monotonic() > max(give_up, starting):
-                    raise
-                await asyncio.sleep(0.05)
-        if not answer["connected"] and not answer["unread"]:
-            raise BrokerUnreachable(
-                f"the listener of {self.agent_id} has no broker: {answer['last_error']}",
-                hint=f"swarmbus doctor --agent-id {self.agent_id}",
-            )
 
     async def _tell_seen(self) -> None:
         try:

@@ -15,22 +15,20 @@ import contextlib
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from swarmbus.errors import BrokerRefused, BrokerUnreachable, ConfigError, NotAuthorized
+from swarmbus.broker import Broker
+from swarmbus.errors import BrokerRefused, BrokerUnreachable, NotAuthorized
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from swarmbus.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -52,77 +50,6 @@ _REFUSALS: Final = {
     0x87: "credentials",
     0x8A: "client (banned)",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is and how to speak to it.
-
-    Attributes:
-        tls: None means TLS exactly when a certificate is given.
-        ca_cert: File of CA certificates (PEM); None means the system's.
-        client_cert: Our certificate (PEM), for brokers that ask for one.
-        client_key: Its key; None means it is in ``client_cert``.
-    """
-
-    host: str = "localhost"
-    port: int = 1883
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool | None = None
-    ca_cert: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """The broker that the settings name.
-
-        Raises:
-            ConfigError: If the password file cannot be read.
-        """
-        password = settings.password
-        if password is None and settings.password_file is not None:
-            path = Path(settings.password_file).expanduser()
-            try:
-                password = path.read_text(encoding="utf-8").partition("\n")[0]
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"cannot read the password file {path}") from error
-        return cls(
-            host=settings.broker,
-            port=settings.port,
-            username=settings.username,
-            password=password,
-            tls=settings.tls,
-            ca_cert=settings.ca_cert,
-            client_cert=settings.client_cert,
-            client_key=settings.client_key,
-        )
-
-    @property
-    def uses_tls(self) -> bool:
-        """Whether connections are made over TLS."""
-        return any((self.ca_cert, self.client_cert, self.client_key)) if self.tls is None else self.tls
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context, None without TLS. Host name and certificate are always checked.
-
-        Raises:
-            ConfigError: If a certificate file is missing or not one.
-        """
-        if not self.uses_tls:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=_file(self.ca_cert))
-            if self.client_cert:
-                context.load_cert_chain(_file(self.client_cert) or "", _file(self.client_key))
-        except (OSError, ssl.SSLError) as error:
-            files = ", ".join(name for name in (self.ca_cert, self.client_cert, self.client_key) if name)
-            raise ConfigError(f"cannot use the TLS files ({files}): {error}") from error
-        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,10 +374,6 @@ def _translated(error: aiomqtt.MqttError, broker: Broker) -> BrokerUnreachable |
 def _code(error: aiomqtt.MqttCodeError) -> int | None:
     code: Any = getattr(error.rc, "value", error.rc)
     return None if code is None else int(code)
-
-
-def _file(name: str | None) -> str | None:
-    return str(Path(name).expanduser()) if name else None
 
 
 # paho logs every packet at DEBUG and disconnects at WARNING; what matters is said by our own modules.

@@ -62,6 +62,24 @@ def request(agent_id: str, question: dict[str, Any], timeout: float = 10.0) -> d
     return answer
 
 
+def wait_for_mail(agent_id: str, consumer: str, seconds: float) -> None:
+    """Have the listener daemon say when there is something unread for a consumer.
+
+    Returns when there is, or when the time is over.
+
+    Raises:
+        NoListener: If none runs.
+        BrokerUnreachable: If there is nothing unread, and the listener has no broker to bring any.
+    """
+    question = {"op": "wait", "consumer": consumer, "timeout": seconds}
+    answer = request(agent_id, question, timeout=seconds + 10.0)
+    if not answer["connected"] and not answer["unread"]:
+        raise errors.BrokerUnreachable(
+            f"the listener of {agent_id} has no broker: {answer['last_error']}",
+            hint=f"swarmbus doctor --agent-id {agent_id}",
+        )
+
+
 @contextlib.contextmanager
 def address(path: Path) -> Iterator[str]:
     """A name for a socket's path that fits into ``sun_path``, valid inside the block.

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from swarmbus.connection import Arrival, Broker, Connection, Will
+from swarmbus.broker import Broker
+from swarmbus.connection import Arrival, Connection, Will
 from swarmbus.ending import end
 from swarmbus.errors import BrokerRefused, BrokerUnreachable, SwarmbusError
 

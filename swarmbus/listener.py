@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from swarmbus import topics
 from swarmbus.agent import Agent
-from swarmbus.connection import Broker, Connection, Will, client_id
+from swarmbus.broker import Broker
+from swarmbus.connection import Connection, Will, client_id
 from swarmbus.control_server import ControlServer
 from swarmbus.dispatch import Dispatcher, Handler
 from swarmbus.ending import end

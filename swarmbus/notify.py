@@ -28,4 +28,4 @@ def watchdog_seconds() -> float | None:
     meant_for = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not microseconds.isdigit() or meant_for != str(os.getpid()):
         return None
-    return int(microseconds) / 1_000_000
+    return int(microseconds) / 1_000_000 or None

@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from swarmbus import topics
-from swarmbus.connection import Arrival, Broker, Connection, client_id
+from swarmbus.broker import Broker
+from swarmbus.connection import Arrival, Connection, client_id
 from swarmbus.errors import BrokerUnreachable
 
 LEASE: Final = 3

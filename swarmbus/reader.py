@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from swarmbus import topics
+from swarmbus import control, topics
 from swarmbus.agent import Agent
-from swarmbus.connection import Broker, Connection, client_id
+from swarmbus.broker import Broker
+from swarmbus.connection import Connection, client_id
 from swarmbus.ending import end
 from swarmbus.errors import BrokerUnreachable, ListenerRunning
 from swarmbus.lock import ReaderStays, SessionLock, lock_holder, session_lock
@@ -23,16 +25,19 @@ _MARKER_TIMEOUT: Final = 2.0
 
 _DRAIN_TIMEOUT: Final = 120.0
 
+_LISTENER_STARTS: Final = 5.0
+"""Seconds between a listener daemon's taking the session and its first answer, at the most."""
+
 _LOOK_EVERY: Final = 0.1
 """Seconds between two looks at what has no event: who wants the session, what another reader stored."""
 
 
-async def drain_session(
-    agent_id: str, broker: Broker, *, keep_days: float, consumer: str, stay: float = 0.0
-) -> None:
-    """Connect as the holder of the agent's session and store all that the broker has queued for it.
+async def fetch(agent_id: str, broker: Broker, *, keep_days: float, consumer: str, stay: float = 0.0) -> None:
+    """Have the mailbox hold what there is for the agent.
 
-    Where another reader does so already, and stays for the next message, there is nothing to connect for.
+    Beside a listener daemon it does already. Without one we connect as the holder of the agent's session and
+    store all that the broker has queued; where another reader does so, and stays for the next message,
+    there is nothing to connect for.
 
     Args:
         agent_id: Whose.
@@ -43,10 +48,29 @@ async def drain_session(
             seconds at the most.
 
     Raises:
-        ListenerRunning: If a listener daemon holds the session, or takes it over: ask that.
-        BrokerUnreachable, BrokerRefused, NotAuthorized: By the broker.
+        BrokerUnreachable, BrokerRefused, NotAuthorized: If the broker could not be asked; what the mailbox
+            has is there all the same.
         MailboxError, StorageError: If nothing can be stored.
+        ListenerRunning: If a listener daemon holds the session and does not answer.
     """
+    give_up = time.monotonic() + stay
+    patience = time.monotonic() + _LISTENER_STARTS
+    while True:
+        left = max(give_up - time.monotonic(), 0.0)
+        with contextlib.suppress(control.NoListener):
+            return await asyncio.to_thread(control.wait_for_mail, agent_id, consumer, left)
+        try:
+            await _drain_session(agent_id, broker, keep_days, consumer, left)
+        except ListenerRunning:
+            # It has taken the session just now, and its socket answers in a moment.
+            if time.monotonic() > max(give_up, patience):
+                raise
+            await asyncio.sleep(_LOOK_EVERY)
+        else:
+            return None
+
+
+async def _drain_session(agent_id: str, broker: Broker, keep_days: float, consumer: str, stay: float) -> None:
     give_up = time.monotonic() + stay
     while True:
         left = max(give_up - time.monotonic(), 0.0)

@@ -6,10 +6,10 @@ import asyncio
 
 import click
 
+from swarmbus.broker import Broker
 from swarmbus.cli import moments, options, output
 from swarmbus.cli.logs import log_to_stderr
 from swarmbus.config import Settings
-from swarmbus.connection import Broker
 from swarmbus.errors import ExitStatus
 from swarmbus.inbox_file import one_line
 from swarmbus.presence import Presence, ask_presence

@@ -7,20 +7,16 @@ drained into it first. Either way a broker that cannot be asked is told apart fr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
 
 from swarmbus import control
 from swarmbus.cli import options, output
 from swarmbus.config import Settings
-from swarmbus.errors import BrokerUnreachable, ListenerRunning, SwarmbusError
+from swarmbus.errors import SwarmbusError
 from swarmbus.mailbox import Mailbox, StoredMessage
 from swarmbus.mailbox.inbound import AGENT
 from swarmbus.paths import mailbox_path
-
-_LISTENER_STARTS: Final = 5.0
-"""Seconds between a listener daemon's taking the session and its first answer, at the most."""
 
 Show = Callable[[Sequence[StoredMessage]], None]
 
@@ -70,44 +66,24 @@ def read_unread(
 def _fetch(settings: Settings, agent_id: str, consumer: str, stay: float) -> None:
     """Have the mailbox hold what there is for the agent, or stay for the next message."""
     give_up = time.monotonic() + stay
-    starting = time.monotonic() + _LISTENER_STARTS
-    while True:
-        left = max(give_up - time.monotonic(), 0.0)
-        with suppress(control.NoListener):
-            options.check_same_broker(settings, agent_id)
-            question = {"op": "wait", "consumer": consumer, "timeout": left}
-            _check_connected(agent_id, control.request(agent_id, question, timeout=left + 10.0))
-            return
-        try:
-            _drain(settings, agent_id, consumer, left)
-        except ListenerRunning:
-            # It has taken the session just now, and will answer in a moment.
-            if time.monotonic() > max(give_up, starting):
-                raise
-            time.sleep(0.05)
-        else:
-            return
+    try:
+        options.check_same_broker(settings, agent_id)
+        control.wait_for_mail(agent_id, consumer, stay)
+    except control.NoListener:
+        _fetch_ourselves(settings, agent_id, consumer, max(give_up - time.monotonic(), 0.0))
 
 
-def _check_connected(agent_id: str, answer: Mapping[str, Any]) -> None:
-    if not answer["connected"]:
-        raise BrokerUnreachable(
-            f"the listener of {agent_id} has no broker: {answer.get('last_error')}",
-            hint=f"swarmbus doctor --agent-id {agent_id}",
-        )
-
-
-def _drain(settings: Settings, agent_id: str, consumer: str, stay: float) -> None:
+def _fetch_ourselves(settings: Settings, agent_id: str, consumer: str, stay: float) -> None:
     import asyncio  # noqa: PLC0415  # beside a listener none of this is loaded
 
+    from swarmbus.broker import Broker  # noqa: PLC0415
     from swarmbus.cli.logs import log_to_stderr  # noqa: PLC0415
-    from swarmbus.connection import Broker  # noqa: PLC0415
-    from swarmbus.reader import drain_session  # noqa: PLC0415
+    from swarmbus.reader import fetch  # noqa: PLC0415
 
     output.detail(f"no listener of {agent_id} here: asking {settings.broker}:{settings.port}")
     log_to_stderr(output.verbosity())
     broker = Broker.from_settings(settings)
-    asyncio.run(drain_session(agent_id, broker, keep_days=settings.spool_days, consumer=consumer, stay=stay))
+    asyncio.run(fetch(agent_id, broker, keep_days=settings.spool_days, consumer=consumer, stay=stay))
 
 
 def _mark_read(mailbox: Mailbox, consumer: str, messages: Sequence[StoredMessage]) -> None:
@@ -127,7 +103,7 @@ def _tell_senders(settings: Settings, agent_id: str) -> None:
         except control.NoListener:
             import asyncio  # noqa: PLC0415  # as in _drain
 
-            from swarmbus.connection import Broker  # noqa: PLC0415
+            from swarmbus.broker import Broker  # noqa: PLC0415
             from swarmbus.reader import tell_seen  # noqa: PLC0415
 
             asyncio.run(tell_seen(agent_id, Broker.from_settings(settings), keep_days=settings.spool_days))

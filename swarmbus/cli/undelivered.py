@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from swarmbus.broker import Broker
 from swarmbus.cli import output
 from swarmbus.config import Settings
-from swarmbus.connection import Broker
 from swarmbus.errors import BrokerUnreachable, NotDelivered, SwarmbusError, TimedOut
 from swarmbus.presence import ask_presence
 
