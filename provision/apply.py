@@ -118,6 +118,9 @@ def reconcile(run: Run, interrupted: Interrupted) -> None:
             continue  # not begun
         if seen == entry.state or not resource.guarded:
             first = known if known is not None and not known.adopted else entry
+            if seen == first.before:
+                run.manifest.entries.pop(entry.id, None)  # it was being taken back
+                continue
             run.manifest.entries[entry.id] = replace(entry, state=seen, before=first.before, blob=first.blob)
     run.manifest.save(run.system, run.folder)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swarmbus import control, topics
+from swarmbus.broker import Broker
 from swarmbus.config import Settings
-from swarmbus.connection import Arrival, Broker, Connection, client_id
+from swarmbus.connection import Arrival, Connection, client_id
 from swarmbus.errors import ConfigError, NotAuthorized, SwarmbusError
 from swarmbus.presence import Presence, read_presence
 from swarmbus.provision.canary import CanaryResult, send_canary

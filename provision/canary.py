@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from swarmbus import topics
+from swarmbus.broker import Broker
 from swarmbus.config import Settings
 from swarmbus.connection import (
     NO_MATCHING_SUBSCRIBERS,
     NOT_AUTHORIZED,
     Arrival,
-    Broker,
     Connection,
     client_id,
 )

@@ -21,7 +21,7 @@ from swarmbus.provision.host import Inspector, gather
 from swarmbus.provision.journal import Interrupted, Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Blobs, Entry, Manifest
-from swarmbus.provision.outcome import Gate, GateReport, Outcome, Prepared
+from swarmbus.provision.outcome import Amend, Gate, GateReport, Outcome, Prepared
 from swarmbus.provision.plan import Plan, make_plan
 from swarmbus.provision.request import Request, request_from_flags
 from swarmbus.provision.resources.base import Verb
@@ -40,11 +40,13 @@ def prepare(
     *,
     layout: Layout | None = None,
     inspector: Inspector | None = None,
+    amend: Amend | None = None,
 ) -> Prepared:
     """Gather the facts, merge what is asked for with what was asked for before, and plan. Reads only.
 
     Args:
         flags: Options of ``swarmbus init`` (`spec.request_from_flags`), or a request.
+        amend: Adds to the wish what does not follow from the spec.
 
     Raises:
         UsageError, Conflict, RootStepsNeeded, StorageError: If no plan can be made.
@@ -62,8 +64,9 @@ def prepare(
     host = gather(system, port=asked.port, broker_settled=private, inspector=inspector)
     spec = choose(asked, host)
     pending = interrupted.pending if interrupted else ()
+    wish = desired(spec, host, layout)
     plan = make_plan(
-        desired(spec, host, layout),
+        amend(wish) if amend is not None else wish,
         system,
         Manifest.load(system, folder),
         layout,
@@ -71,7 +74,7 @@ def prepare(
         pending=pending,
     )
     _refuse_other_listeners(plan, spec, layout, system)
-    return Prepared(system, layout, request, spec, host, plan, interrupted is not None, inspector)
+    return Prepared(system, layout, request, spec, host, plan, interrupted is not None, inspector, amend)
 
 
 def _refuse_a_borrowed_home(system: System) -> None:
@@ -140,7 +143,13 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
     if interrupted is not None:
         reconcile(run, interrupted)
     if prepared.plan.changed or interrupted is not None:
-        fresh = prepare(system, prepared.request, layout=prepared.layout, inspector=prepared.inspector)
+        fresh = prepare(
+            system,
+            prepared.request,
+            layout=prepared.layout,
+            inspector=prepared.inspector,
+            amend=prepared.amend,
+        )
         _refuse_other_changes(prepared.plan, fresh.plan)
         prepared = fresh
     plan = prepared.plan
@@ -182,7 +191,8 @@ def _make_room(system: System, layout: Layout) -> None:
     before, missing = state.read(system), state.original(system)
     if before["present"] and system.stat(layout.provision) is not None:
         return
-    state.realise(system)
+    if not before["present"]:
+        state.realise(system)
     system.make_dir(layout.provision, mode=0o700)
     with system.locked(layout.provision / "lock", _LOCK_WAIT):
         manifest = Manifest.load(system, layout.provision)

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from swarmbus.errors import StorageError
+from swarmbus.provision.resources.absent_file import AbsentFile
 from swarmbus.provision.resources.base import Resource, State
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.file import File
+from swarmbus.provision.resources.json_key import JsonKey
 from swarmbus.provision.resources.linger import Linger
 from swarmbus.provision.resources.package import Package
 from swarmbus.provision.resources.process import Process
@@ -35,7 +37,19 @@ from swarmbus.version import __version__
 SCHEMA = "swarmbus.manifest/1"
 
 _KINDS: dict[str, type[Resource]] = {
-    kind.kind: kind for kind in (Directory, File, Linger, Package, Process, TomlKey, Unit, UnpackedPackage)
+    kind.kind: kind
+    for kind in (
+        AbsentFile,
+        Directory,
+        File,
+        JsonKey,
+        Linger,
+        Package,
+        Process,
+        TomlKey,
+        Unit,
+        UnpackedPackage,
+    )
 }
 
 

@@ -9,11 +9,14 @@ from typing import Any
 from swarmbus.errors import ExitStatus, SwarmbusError
 from swarmbus.provision.host import Host, Inspector
 from swarmbus.provision.layout import Layout
-from swarmbus.provision.plan import Plan
+from swarmbus.provision.plan import Plan, Wish
 from swarmbus.provision.request import Request
 from swarmbus.provision.root import RootStepsNeeded
 from swarmbus.provision.spec import InstallSpec
 from swarmbus.provision.system import System
+
+Amend = Callable[[Wish], Wish]
+"""What else is wanted, put among what follows from the spec."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Prepared:
 
     Attributes:
         resumed: Whether an earlier run was killed in the middle, which this one takes up.
+        amend: What was wanted besides; None if nothing.
     """
 
     system: System
@@ -32,6 +36,7 @@ class Prepared:
     plan: Plan
     resumed: bool = False
     inspector: Inspector | None = None
+    amend: Amend | None = None
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,8 @@ def _deletions(wish: Wish, system: System, manifest: Manifest) -> list[Action]:
             continue
         comparison = Comparison(Verb.DELETE, "is not wanted any more")
         if resource.guarded and seen not in (entry.state, ABSENT):
-            comparison = Comparison(Verb.KEEP, "is not wanted any more, but was changed since; left as it is")
+            reason = "is not wanted any more, but was changed since; it stays"
+            comparison = Comparison(Verb.KEEP, reason, remark=True)
         actions.append(Action(resource, comparison, seen, entry))
     return actions
 

@@ -335,7 +335,9 @@ class AgentBus:
             return await self._agent.spool.submit(message, wait, timeout)
         question = {"op": "submit", "envelope": message.to_wire(), "wait": wait, "timeout": timeout}
         try:
-            answer = await asyncio.to_thread(control.request, self.agent_id, question, timeout + 5.0)
+            return Delivery(
+                **await asyncio.to_thread(control.request, self.agent_id, question, timeout + 5.0)
+            )
         except control.NoListener:
             # One of its own for each call: several may be made at once.
             one_shot = copy(self)
@@ -344,7 +346,6 @@ class AgentBus:
                     return await one_shot._submit(message, wait, timeout)
             finally:
                 self.last_error = one_shot.last_error
-        return Delivery(**answer)
 
     def _outbox(self, path: str | Path) -> JournalFile:
         name = str(path).replace("{agent_id}", self.agent_id)

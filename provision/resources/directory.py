@@ -39,11 +39,8 @@ class Directory(Resource):
         seen = system.stat(self.path)
         if seen is not None and seen.kind == "link":
             # A link to a folder elsewhere, on a larger disk for instance, is the user's arrangement.
-            return (
-                {"present": True, "mode": None}
-                if system.list(self.path)
-                else {"present": True, "kind": "link"}
-            )
+            leads_to_one = system.stat(self.path / "..") is not None
+            return {"present": True, "mode": None} if leads_to_one else {"present": True, "kind": "link"}
         if seen is None:
             return {"present": False, "missing": len(self._missing(system))}
         if seen.kind != "directory":

@@ -169,7 +169,10 @@ class File(Resource):
         return self.path.with_name(f"{self.path.name}.swarmbus-new")
 
     def _check_folder(self) -> None:
-        if self.root and not any(self.path.is_relative_to(folder) for folder in ROOT_FOLDERS):
+        inside = (
+            any(self.path.is_relative_to(folder) for folder in ROOT_FOLDERS) and ".." not in self.path.parts
+        )
+        if self.root and not inside:
             raise StorageError(f"{self.path} is in no folder in which swarmbus writes as root")
 
     def _state(self, data: bytes, mode: int, uid: int, system: System) -> State:

@@ -78,8 +78,17 @@ class Process(Resource):
             )
         record = {"argv": list(self.argv), "env": dict(self.env), "port": self.port}
         system.write_file(self._file("json"), json.dumps(record).encode(), mode=0o600)
-        start = ["/bin/sh", "-c", _START, "sh", str(self._file("pid")), *self.argv]
-        pid = system.spawn(start, log=self._file("log"), env=dict(self.env))
+        # The settings of the caller's shell would win over config.toml, and be gone at the next start.
+        kept = dict(self.env)
+        unset = [
+            word
+            for name in system.environ
+            if name.startswith(("SWARMBUS_", "PYTHON")) and name not in kept
+            for word in ("-u", name)
+        ]
+        shell = ("/bin/sh", "-c", _START, "sh", str(self._file("pid")))
+        start = ["/usr/bin/env", *unset, *shell, *self.argv]
+        pid = system.spawn(start, log=self._file("log"), env=kept)
         self._wait_until_up(system, pid)
         return self.read(system)
 

@@ -41,6 +41,9 @@ _SECTIONS: Final = {
     },
     "This host": {
         "init": "Set up an agent on this host: broker, listener daemon, all that keeps them running.",
+        "adopt": "Take over the agents that swarmbus-py 0.1 or 0.2 runs on this host, with all they have.",
+        "restart": "Restart the listener daemons of agents, and see that the new ones work.",
+        "upgrade": "Bring another version of swarmbus to this host, and its agents with it.",
         "doctor": "Say what is wrong with the agents of this host, and how to mend it.",
     },
 }

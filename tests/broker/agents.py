@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+from swarmbus.broker import Broker as Address
 from swarmbus.bus import AgentBus
 from swarmbus.connection import Arrival, Connection
-from swarmbus.connection import Broker as Address
 from swarmbus.dispatch import Handler
 from swarmbus.envelope import AgentMessage
 from swarmbus.mailbox import Mailbox, Outbound, Quarantined, StoredMessage

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from swarmbus import control, topics
+from swarmbus.broker import Broker as Address
 from swarmbus.bus import AgentBus
 from swarmbus.config import load_settings
-from swarmbus.connection import Broker as Address
 from swarmbus.connection import Connection
 from swarmbus.errors import NoSubscriber
 from swarmbus.mailbox import Mailbox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from swarmbus.connection import Broker as Address
+from swarmbus.broker import Broker as Address
 from swarmbus.connection import Connection
 from swarmbus.link import Link
 from tests.lab.loop import in_loop

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -366,8 +370,8 @@ class raw_session:  # noqa: N801  reads as a function at its place of use
         self._broker, self._agent_id = broker, agent_id
 
     async def __aenter__(self) -> list[bytes]:
+        from swarmbus.broker import Broker as Address
         from swarmbus.connection import Arrival, Connection, client_id
-        from swarmbus.connection import Broker as Address
 
         arrivals: list[Arrival] = []
         async with await Connection.open(
@@ -639,3 +643,63 @@ async def test_outbox_file_has_what_was_sent(broker: Broker, home: Path) -> None
     (entry,) = parse_entries(outbox.read_text())
     assert (entry.direction, entry.peer, entry.subject, entry.id) == ("To", "coder", "hello", delivery.id)
     assert entry.body == "## [2026-01-01 00:00] From: x | y"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of one megabyte, which `enlarge` gives room."""
+    if os.geteuid() != 0:
+        pytest.skip("a small file system to fill can only be mounted by root")
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def enlarge(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=20m", str(folder)], check=True)
+
+
+@in_loop
+async def test_receiver_whose_disk_is_full_promises_nothing_and_catches_up(broker: Broker) -> None:
+    folder = mailbox_path("coder").parent
+    with small_disk(folder):
+        collect = Collect()
+        async with listening(broker, "coder", collect), bus_of(broker, "planner") as planner:
+            ids = []
+            for number in range(30):
+                delivery = await planner.send(
+                    to="coder", subject=f"{number}", body="x" * 60_000, wait="stored", timeout=1.0
+                )
+                ids.append(delivery.id)
+                if delivery.state == "accepted":
+                    break
+            assert delivery.state == "accepted", "it was to be full by now"
+            assert subjects("coder") == [str(number) for number in range(len(ids) - 1)]
+            enlarge(folder)
+            await until_state("planner", ids[-1], "stored", timeout=15)
+            await until(lambda: collect.subjects == [str(number) for number in range(len(ids))])
+
+
+@in_loop
+async def test_what_could_not_be_stored_was_not_acknowledged_to_the_broker(broker: Broker) -> None:
+    """An older peer does not send again: only the broker has it."""
+    folder = mailbox_path("coder").parent
+    with small_disk(folder):
+        async with listening(broker, "coder"):
+            for number in range(20):
+                await publish(
+                    broker, "agents/coder/inbox", envelope_json(subject=f"{number}", body="x" * 60_000)
+                )
+            await until(lambda: len(subjects("coder")) > 5)
+            await asyncio.sleep(0.5)
+        assert len(subjects("coder")) < 20
+        enlarge(folder)
+        async with listening(broker, "coder"):
+            await until(lambda: len(subjects("coder")) == 20)

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ class Size:
         return self.messages // len(SENDERS)
 
 
-SIZE = Size(2000, 120, 240) if os.environ.get("SWARMBUS_FULL_STORM") == "1" else Size(400, 10, 60)
+SIZE = Size(2000, 120, 240) if os.environ.get("SWARMBUS_FULL_STORM") == "1" else Size(400, 8, 60)
 
 
 class Crew:
@@ -168,7 +169,7 @@ def await_handled(seq: int) -> None:
     end = time.monotonic() + SIZE.calm
     while True:
         try:
-            status = request(RECEIVER, {"op": "status"})
+            status: dict[str, Any] = request(RECEIVER, {"op": "status"})
         except (NoListener, SwarmbusError):
             status = {"connected": False}
         if status["connected"] and all(handler["lag"] == 0 for handler in status["handlers"]):

@@ -48,9 +48,7 @@ def _runs(home: Path) -> bool:
     """False when the interpreter it was made with has gone from the machine since."""
     try:
         return (
-            subprocess.run(
-                [home / "bin" / "swarmbus", "--help"], capture_output=True, timeout=60
-            ).returncode
+            subprocess.run([home / "bin" / "swarmbus", "--help"], capture_output=True, timeout=60).returncode
             == 0
         )
     except OSError:

@@ -248,6 +248,16 @@ def test_a_config_kept_elsewhere_is_edited_there(host: Host) -> None:
     assert host.read(dotfile).startswith('# mine\nagent_id = "planner"\n')
 
 
+def test_a_folder_kept_elsewhere_is_used_there(host: Host) -> None:
+    elsewhere = host.at(Path("/home/pi/disk"))
+    elsewhere.mkdir()
+    host.at(Path("/home/pi/sync")).symlink_to("disk")
+    what = host.prepare(agent_id="planner")
+    assert _verbs(what)["directory:/home/pi/sync"] is Verb.ADOPT
+    elsewhere.rmdir()
+    assert _verbs(host.prepare(agent_id="planner"))["directory:/home/pi/sync"] is Verb.CONFLICT
+
+
 def test_a_link_in_place_of_a_unit_is_a_conflict(host: Host) -> None:
     host.at(UNIT).parent.mkdir(parents=True)
     host.at(UNIT).symlink_to("/dev/null")

@@ -17,7 +17,7 @@ from tests.provision.machine import Machine, bare_debian
 from tests.provision.sandbox import Sandbox, tree
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FLAGS = {"agent_id": ["planner", "coder"], "port": 1883}
+FLAGS = {"agent_id": "planner"}
 
 # What only tells of runs, not of the host: a killed run and a whole one differ in it.
 OF_THE_ENGINE = (".provision",)
@@ -40,7 +40,7 @@ for number, root in enumerate(sys.argv[1:], 1):
 
 
 def install(system: Sandbox) -> None:
-    """What is interrupted: two agents on a host that has never seen swarmbus."""
+    """What is interrupted: an agent on a host that has never seen swarmbus."""
     outcome = carry_out(prepare(system, FLAGS, layout=LAYOUT, inspector=inspector()))
     assert not outcome.failed, outcome.error
 

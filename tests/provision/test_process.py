@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +48,27 @@ def test_it_runs_and_is_known_to_the_next_run(sleeper: Process, system: LocalSys
     assert again.read(system) == state
 
 
+def test_settings_of_the_callers_shell_are_not_handed_on(
+    system: LocalSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMBUS_BROKER", "elsewhere")
+    monkeypatch.setenv("SWARMBUS_CONFIG", "/moved")
+    monkeypatch.setenv("API_KEY", "of the wake command")
+    process = Process(
+        group="agent:a",
+        name="agent.a",
+        argv=("/bin/sleep", "600"),
+        env=(("SWARMBUS_CONFIG", "/moved"),),
+        folder=tmp_path,
+    )
+    process.realise(system)
+    environ = Path(f"/proc/{_pid(process, system)}/environ").read_bytes().split(b"\0")
+    process.stop(system)
+    assert b"SWARMBUS_CONFIG=/moved" in environ
+    assert b"API_KEY=of the wake command" in environ
+    assert not [line for line in environ if line.startswith(b"SWARMBUS_BROKER")]
+
+
 def test_undo_ends_it_and_its_records(sleeper: Process, system: LocalSystem, tmp_path: Path) -> None:
     before = sleeper.read(system)
     sleeper.realise(system)
@@ -84,9 +107,29 @@ def test_one_that_does_not_stay_up_is_told_with_its_last_words(tmp_path: Path, s
         process.realise(system)
 
 
-def test_killed_between_start_and_record_it_is_still_known(
+_DIES_AFTER_THE_START = """
+import os, signal, sys
+from pathlib import Path
+from swarmbus.provision.local_system import LocalSystem
+from swarmbus.provision.resources.process import Process
+
+class Dies(LocalSystem):
+    def spawn(self, *arguments, **options):
+        super().spawn(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Process(group="broker", name="broker", argv=("/bin/sleep", "600"), folder=Path(sys.argv[1])).realise(Dies())
+"""
+
+
+def test_killed_right_after_the_start_it_is_known_all_the_same(
     sleeper: Process, system: LocalSystem, tmp_path: Path
 ) -> None:
     """The process writes its own record before it becomes the program."""
-    sleeper.realise(system)
-    assert (tmp_path / "broker.pid").stat().st_mtime <= Path(f"/proc/{_pid(sleeper, system)}").stat().st_mtime
+    died = subprocess.run([sys.executable, "-c", _DIES_AFTER_THE_START, str(tmp_path)])
+    assert died.returncode == -signal.SIGKILL
+    deadline = system.monotonic() + 10
+    while sleeper.running(system) is None:
+        assert system.monotonic() < deadline
+        system.sleep(0.02)
+    assert sleeper.read(system)["running"]

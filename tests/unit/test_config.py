@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from swarmbus.broker import Broker
 from swarmbus.config import Settings, load_settings
-from swarmbus.connection import Broker
 from swarmbus.errors import ConfigError, ExitStatus, InvalidAgentId, SwarmbusError, UsageError
 
 

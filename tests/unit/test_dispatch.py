@@ -94,7 +94,7 @@ class Running:
 
     def lag(self, name: str) -> int:
         """How many messages a handler is behind."""
-        return next(handler["lag"] for handler in self.dispatcher.status() if handler["name"] == name)
+        return next(int(handler["lag"]) for handler in self.dispatcher.status() if handler["name"] == name)
 
 
 @contextlib.asynccontextmanager

@@ -172,7 +172,8 @@ def test_payload_that_holds_no_message_is_kept_as_it_came(payload: bytes) -> Non
 
 
 def ours(**fields: Any) -> AgentMessage:
-    return new_message(**{"sender": "planner", "to": "coder", "subject": "hello", "body": "x"} | fields)
+    usual: dict[str, Any] = {"sender": "planner", "to": "coder", "subject": "hello", "body": "x"}
+    return new_message(**usual | fields)
 
 
 def test_message_of_ours_is_what_the_existing_tool_reads() -> None:
@@ -253,9 +254,7 @@ def test_unknown_words_are_refused_with_the_known_ones(fields: dict[str, str], o
 
 
 def test_extra_that_is_not_json_is_refused() -> None:
-    for value in ("\ud800", object(), {1, 2}, b"\xff"):
-        if value == {1, 2}:
-            continue  # written as a list
+    for value in ("\ud800", object(), b"\xff"):
         with pytest.raises(InvalidMessage, match="JSON"):
             ours(extra={"deep": [value]})
 
@@ -263,7 +262,7 @@ def test_extra_that_is_not_json_is_refused() -> None:
 @pytest.mark.parametrize("key", ["id", "from", "to", "ts", "body", "wire"])
 def test_extra_cannot_replace_what_we_say(key: str) -> None:
     with pytest.raises(InvalidMessage, match=key):
-        ours(extra={key: "x"})
+        new_message(sender="planner", to="coder", subject="", body="", extra={key: "x"})
 
 
 def test_extra_is_json_in_the_strict_sense() -> None:
