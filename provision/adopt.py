@@ -131,7 +131,7 @@ def _remarks(found: OldInstallation, agents: Sequence[OldAgent]) -> Iterator[str
         agent_id = process.command.agent_id
         if process.what == "start" and agent_id not in ids:
             yield (
-                f"the existing tool runs {agent_id!r} by hand, pid {process.pid}: end it (kill {process.pid}), "
+                f"the existing tool runs {agent_id!r} by hand: end it (kill {process.pid}), "
                 f"then: {_init_instead(process.command)}"
             )
         elif process.what == "mcp-server":

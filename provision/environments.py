@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from swarmbus.version import WIRE, __version__
 print(json.dumps({"version": __version__, "wire": WIRE, "schema": SCHEMA_VERSION,
                   "fingerprint": installed_fingerprint()}))
 """
+
+# What pip and uv put before the line that says most.
+_ERROR = re.compile(r"error\b|×|\w+Error: ", re.IGNORECASE)
 
 _VERSION = "from importlib.metadata import version; print(version('swarmbus'))"
 
@@ -158,7 +163,7 @@ class Environments:
         if self._here.kind == "linked-venv":
             return self._build_beside(requirement, stamp)
         argv, env = self._installer(requirement)
-        self._system.run(argv, timeout=_INSTALL_TIMEOUT, env=env).check("installing")
+        self._install(argv, env)
         if self._here.kind == "venv":
             self._bring_dependencies(self._here.python)
         return None
@@ -203,7 +208,7 @@ class Environments:
             self._copy(self._real(), new)
             self._system.remove(new / ".installed-from")  # it is not what install.sh has made any more
             python = new / "bin/python"
-            self._system.run(self._pip(python, requirement), timeout=_INSTALL_TIMEOUT).check("installing")
+            self._install(self._pip(python, requirement))
             self._bring_dependencies(python)
             self._point_scripts_at_link(new)
         except BaseException:
@@ -217,7 +222,15 @@ class Environments:
         version = told.check("looking at what was installed").stdout.strip()
         extras = f"[{','.join(self._here.extras)}]" if self._here.extras else ""
         argv = [str(python), "-I", "-m", "pip", "install", *_QUIET, f"swarmbus{extras}=={version}"]
-        self._system.run(argv, timeout=_INSTALL_TIMEOUT).check("installing what it depends on")
+        self._install(argv)
+
+    def _install(self, argv: list[str], env: dict[str, str] | None = None) -> None:
+        done = self._system.run(argv, timeout=_INSTALL_TIMEOUT, env=env)
+        if not done.ok:
+            lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+            errors = [line for line in lines if _ERROR.match(line)]
+            why = (errors or lines or [f"exit status {done.status}"])[-1]
+            raise CannotRun(f"installing failed: {why}", hint=f"see for yourself: {shlex.join(argv)}")
 
     def _pip(self, python: Path, requirement: str) -> list[str]:
         # --force-reinstall: pip keeps a wheel of the same version otherwise, whatever is in it.
@@ -233,8 +246,11 @@ class Environments:
                 return [pipx, "install", "--force", requirement], {"PIPX_HOME": str(prefix.parent.parent)}
             case "uv-tool":
                 uv = self._program("uv")
-                install = [uv, "tool", "install", "--force", "--reinstall-package", "swarmbus", "--upgrade"]
-                return [*install, requirement], {"UV_TOOL_DIR": str(prefix.parent)}
+                # --reinstall-package also has uv forget what it has built of a folder before.
+                install = [uv, "tool", "install", "--force", "--reinstall-package", "swarmbus"]
+                newest = ["--upgrade"] if requirement.partition("[")[0] == "swarmbus" else []
+                where = {"UV_TOOL_DIR": str(prefix.parent), "NO_COLOR": "1"}
+                return [*install, *newest, requirement], where
             case _:
                 return self._pip(self._here.python, requirement), {}
 

@@ -100,11 +100,19 @@ def old_command(words: Sequence[str]) -> OldCommand | None:
 
 def _place_of_command(words: Sequence[str]) -> int | None:
     """Of ``start`` in ``swarmbus start``, ``/x/python /x/swarmbus start``, ``python -m swarmbus start``."""
-    for place, word in enumerate(words[:5]):
-        if word in _COMMANDS and place > 0:
-            before = words[:place]
-            script = PurePosixPath(before[-1]).name == "swarmbus"
-            module = place > 2 and before[-2] == "-m" and re.fullmatch(r"swarmbus(\.cli)?", before[-1])
-            if script or module:
-                return place
+    for place, word in enumerate(words[:6]):
+        if word in _COMMANDS and _is_program(words[:place]):
+            return place
     return None
+
+
+def _is_program(words: Sequence[str]) -> bool:
+    names = [PurePosixPath(word).name for word in words]
+    if names[:1] == ["env"]:
+        names = names[1:]
+    if names == ["swarmbus"]:
+        return True
+    if not names or re.fullmatch(r"python[0-9.]*", names[0]) is None:
+        return False
+    # Ours has -I before the module.
+    return names[1:] in (["swarmbus"], ["-m", "swarmbus"], ["-m", "swarmbus.cli"])

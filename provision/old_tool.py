@@ -144,7 +144,7 @@ def recognise(system: System, layout: Layout) -> OldInstallation:
             problems[path] = str(error)
             continue
         agents += [agent] if agent else []
-    return OldInstallation(tuple(agents), _by_hand(system), _claude(system, layout), problems)
+    return OldInstallation(tuple(agents), _by_hand(system, layout), _claude(system, layout), problems)
 
 
 def _agent(system: System, layout: Layout, path: Path, named: str) -> OldAgent | None:
@@ -294,7 +294,7 @@ def _environment_words(value: str, understood: set[str], home: Path) -> list[str
     return words
 
 
-def _by_hand(system: System) -> tuple[ByHand, ...]:
+def _by_hand(system: System, layout: Layout) -> tuple[ByHand, ...]:
     """Processes of this user that run the existing tool and belong to no unit of its."""
     found = []
     for name in system.list(Path("/proc")):
@@ -307,8 +307,16 @@ def _by_hand(system: System) -> tuple[ByHand, ...]:
             continue
         if command is None or (command.what != "mcp-server" and _in_unit(system, process.pid)):
             continue
+        if command.agent_id is not None and _is_ours(system, layout, command.agent_id, process.pid):
+            continue
         found.append(ByHand(process.pid, command.what, command))
     return tuple(found)
+
+
+def _is_ours(system: System, layout: Layout, agent_id: str, pid: int) -> bool:
+    """The old one knows no lock."""
+    holder = system.lock_holder(layout.agent_dir(agent_id) / "listener.lock") or b""
+    return re.search(rb'"pid": %d\b' % pid, holder) is not None
 
 
 def _in_unit(system: System, pid: int) -> bool:

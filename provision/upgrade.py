@@ -382,6 +382,7 @@ class Upgrade:
             whole = False
             self.notes.append(f"going back failed: {_as_error(error).message}")
         else:
+            environments.sweep(record.kept)
             self._forget()
         return UpgradeOutcome(
             version,

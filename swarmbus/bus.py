@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from copy import copy
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from swarmbus.errors import (
     NotAuthorized,
     NotDelivered,
     Rejected,
+    StorageError,
     SwarmbusError,
     UsageError,
 )
@@ -44,6 +46,8 @@ from swarmbus.reader import fetch, tell_seen
 from swarmbus.spool import Delivery, Wait
 
 __all__ = ["AgentBus", "Delivery"]
+
+log = logging.getLogger(__name__)
 
 _DEFAULTS = Settings()
 
@@ -269,7 +273,11 @@ class AgentBus:
             entry = render_entry(
                 "To", to, id=message.id, ts=message.ts, subject=subject, body=body, priority=priority
             )
-            outbox.append([entry])
+            try:
+                outbox.append([entry])
+            except StorageError as error:
+                # It is on its way: an error would have the caller send it again.
+                log.warning("%s was sent, and is not in the outbox file: %s", message.id, error.message)
         if (failure := _FAILURES.get(delivery.state)) is not None:
             raise failure(
                 f"{delivery.id} for {to} was not delivered: {delivery.reason}",
@@ -305,7 +313,7 @@ class AgentBus:
         """What `read_inbox` and `watch_inbox` do, as records."""
         try:
             await fetch(self.agent_id, self.broker, keep_days=self._keep_days, consumer=consumer, stay=wait)
-        except BaseException:
+        except SwarmbusError:
             with Mailbox.open(mailbox_path(self.agent_id)) as mailbox:
                 if not mailbox.inbound.has_unread(consumer):
                     raise

@@ -38,6 +38,9 @@ CONNECT_TIMEOUT: Final = 5.0
 KEEP_ALIVE: Final = 30
 """Seconds; a broker that has gone silent is noticed after at most one and a half of these."""
 
+MAX_PACKET_BYTES: Final = 4 * 1024 * 1024
+"""What the broker may send us at once (MQTT 5, 3.1.2.11.4): whoever publishes more cannot fill our memory."""
+
 NO_MATCHING_SUBSCRIBERS: Final = 0x10
 NOT_AUTHORIZED: Final = 0x87
 _HUNG_UP: Final = "it hung up before it answered"
@@ -331,12 +334,12 @@ def client_id(agent_id: str | None, *, listener: bool = False) -> str:
 def _session_arguments(protocol: aiomqtt.ProtocolVersion, persistent: bool) -> dict[str, Any]:
     if protocol is aiomqtt.ProtocolVersion.V311:
         return {"clean_session": not persistent}
-    if not persistent:
-        return {"clean_start": True}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = _NEVER_EXPIRES
+    properties.MaximumPacketSize = MAX_PACKET_BYTES
+    if persistent:
+        properties.SessionExpiryInterval = _NEVER_EXPIRES
     # Spelt out: aiomqtt's default starts clean on the first connection of each client object.
-    return {"clean_start": False, "properties": properties}
+    return {"clean_start": not persistent, "properties": properties}
 
 
 def _is_unsupported_version(error: aiomqtt.MqttError) -> bool:

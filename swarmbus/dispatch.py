@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -203,8 +202,8 @@ class _Lane:
             return True
         pause = min(2.0 ** (self._attempts - 1), LONGEST_BACKOFF)
         log.warning("%s failed on %s, again in %.0f s: %s", self.name, message.id, pause, reason)
-        attempts, retry_at = self._attempts, time.time() + pause
-        self._commits.note(lambda: self._mailbox.cursors.failed(self.name, attempts, retry_at, reason))
+        attempts = self._attempts
+        self._commits.note(lambda: self._mailbox.cursors.failed(self.name, attempts, reason))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self.stopping.wait()

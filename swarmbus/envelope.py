@@ -28,6 +28,14 @@ from swarmbus.message_id import new_id
 from swarmbus.version import WIRE
 
 MAX_INBOUND_SUBJECT_BYTES: Final = 4_096
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+"""Bytes of one MQTT message. A body of 64 KiB in which every byte is escaped has 400,000."""
+
+MAX_BATCH_MESSAGES: Final = 1_000
+"""Ten times what we put into one MQTT message."""
+
+_BAD_ITEMS: Final = 10
+
 _KEYS: Final = ("id", "from", "to", "ts", "subject", "body", "content_type", "priority", "reply_to")
 CANARY: Final = "canary"
 """``kind`` of a message that proves the path and is shown to nobody."""
@@ -144,7 +152,7 @@ _ENVELOPE = core_schema.model_fields_schema(
     extra_behavior="allow",
 )
 _READ_ONE = SchemaValidator(_ENVELOPE)
-_READ_BATCH = SchemaValidator(core_schema.list_schema(_ENVELOPE))
+_READ_BATCH = SchemaValidator(core_schema.list_schema(_ENVELOPE, max_length=MAX_BATCH_MESSAGES))
 
 
 def read_envelope(payload: bytes | str) -> AgentMessage:
@@ -184,6 +192,8 @@ def read_payload(payload: bytes) -> list[AgentMessage | Unreadable]:
     A sender of wire 1 may put several into one message when the receiver's presence says wire 1 too:
     a burst then costs one PUBLISH, one PUBACK and one commit. One bad item does not spoil the others.
     """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        return [Unreadable(payload, f"{len(payload)} bytes, the limit is {MAX_PAYLOAD_BYTES}")]
     if payload[:1] != b"[":
         try:
             return [read_envelope(payload)]
@@ -196,10 +206,19 @@ def read_payload(payload: bytes) -> list[AgentMessage | Unreadable]:
     except ValidationError:
         pass  # at least one of them is bad
     try:
-        items = [json.dumps(item) for item in json.loads(payload)]
+        items = json.loads(payload)
     except (ValueError, RecursionError) as error:
         return [Unreadable(payload, f"not JSON: {error}")]
-    return [_read_item(item) for item in items]
+    if len(items) > MAX_BATCH_MESSAGES:
+        return [Unreadable(payload, f"a batch of {len(items)}, the limit is {MAX_BATCH_MESSAGES}")]
+    read = [_read_item(json.dumps(item)) for item in items]
+    bad = [item for item in read if isinstance(item, Unreadable)]
+    if len(bad) <= _BAD_ITEMS:
+        return read
+    # Evidence of one fault is enough; many rows of it would push out that of others.
+    messages = [item for item in read if not isinstance(item, Unreadable)]
+    more = Unreadable(b"", f"{len(bad) - _BAD_ITEMS} more of the same batch are no envelopes")
+    return [*messages, *bad[:_BAD_ITEMS], more]
 
 
 def _read_item(item: str) -> AgentMessage | Unreadable:

@@ -77,13 +77,14 @@ def read_presence(agent: str, payload: bytes, now: datetime | None = None) -> Pr
     if not isinstance(said, dict) or said.get("status") not in ("online", "offline"):
         return None
     # Anybody may have written it: what is not plain text is not shown, no number is trusted.
-    text = {key: value for key in _TEXT if isinstance(value := said.get(key), str) and value.isprintable()}
+    text = {key: value for key in _TEXT if _is_plain(value := said.get(key))}
+    text |= {key: value for key in _TIMES if _is_time(value := said.get(key))}
     interval = said.get("interval")
     wire = said.get("wire")
     presence = Presence(
         agent,
         said["status"],
-        wire=wire if isinstance(wire, int) and 0 <= wire <= _HIGHEST_WIRE else None,
+        wire=wire if type(wire) is int and 0 <= wire <= _HIGHEST_WIRE else None,
         interval=float(interval) if isinstance(interval, int | float) and 0 < interval <= _YEAR else None,
         **text,
     )
@@ -153,4 +154,19 @@ def _lease_over(presence: Presence, now: datetime) -> bool:
     return now - given > timedelta(seconds=presence.interval * LEASE)
 
 
-_TEXT = ("version", "fingerprint", "instance", "host", "since", "ts")
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT and value.isprintable()
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is ISO 8601 with a zone, and a moment that Unix time has."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return moment is not None and moment.tzinfo is not None and moment.timestamp() >= 0
+    except (ValueError, OverflowError):
+        return False
+
+
+_TEXT = ("version", "fingerprint", "instance", "host")
+_TIMES = ("since", "ts")
+_LONGEST_TEXT = 255  # a host name at its longest (RFC 1035)

@@ -192,12 +192,14 @@ class Spool:
 
     def on_receipts(self, receiver: str, receipts: dict[str, Any]) -> None:
         """A receiver has stored or seen messages of ours."""
-        recipient = self._recipient(receiver)
+        # Anybody can send receipts: only those of agents that we write to make us remember anything.
+        recipient = self._recipients.get(receiver)
         for kind in ("stored", "seen"):
             ids = [message_id for message_id in receipts.get(kind, ()) if isinstance(message_id, str)]
             if not ids:
                 continue
-            recipient.confirm(ids)
+            if recipient is not None:
+                recipient.confirm(ids)
             work = partial(self._mailbox.outbound.receipt, kind, ids, receiver)
             self._record(work, ids, receiver, kind, final=kind == "seen")
             self._forget_envelopes(ids)
@@ -325,8 +327,10 @@ class Spool:
             self._fail(refused, recipient, "no-subscriber", f"nobody has ever listened as {recipient.agent}")
         if kept:
             reason = f"the broker has no session of {recipient.agent} at present"
+            if not recipient.confirms:
+                reason = f"nobody has ever listened as {recipient.agent}; kept until somebody does"
             self._owe(recipient, kept)
-            work = partial(self._mailbox.outbound.defer, kept, reason, None)
+            work = partial(self._mailbox.outbound.defer, kept, reason)
             self._record(work, kept, recipient.agent, "queued", reason, now=True)
 
     def _accepted(self, ids: list[str], recipient: Recipient) -> None:
@@ -338,7 +342,7 @@ class Spool:
             reason = f"{recipient.agent} does not say what it has stored"
         if done:
             self._forget_envelopes(ids)
-        work = partial(self._mailbox.outbound.accepted, ids, done=done, next_try=None)
+        work = partial(self._mailbox.outbound.accepted, ids, done=done)
         self._record(work, ids, recipient.agent, "accepted", reason, final=done)
 
     def _owe(self, recipient: Recipient, ids: list[str]) -> None:

@@ -23,13 +23,11 @@ class HandlerCursor:
     Attributes:
         seq: The last message it is done with.
         attempts: How often it has failed on the next one.
-        retry_at: Not before this Unix time; None for at once.
         last_error: What it said the last time it failed; None after a success.
     """
 
     seq: int
     attempts: int
-    retry_at: float | None
     last_error: str | None
 
 
@@ -49,7 +47,7 @@ class Cursors:
     def of(self, handler: str) -> HandlerCursor:
         """Where a registered handler stands."""
         row = self._connection.execute(
-            "SELECT seq, attempts, retry_at, last_error FROM cursors WHERE consumer = ?",
+            "SELECT seq, attempts, last_error FROM cursors WHERE consumer = ?",
             (_consumer(handler),),
         ).fetchone()
         return HandlerCursor(*row)
@@ -59,7 +57,7 @@ class Cursors:
         now = time.time()
         consumer = _consumer(handler)
         self._connection.execute(
-            "UPDATE cursors SET seq = ?, attempts = 0, retry_at = NULL, last_error = NULL WHERE consumer = ?",
+            "UPDATE cursors SET seq = ?, attempts = 0, last_error = NULL WHERE consumer = ?",
             (seqs[-1], consumer),
         )
         self._connection.executemany(
@@ -73,17 +71,17 @@ class Cursors:
             "INSERT OR REPLACE INTO handled (seq, handler, at) VALUES (?, ?, ?)", (seq, handler, time.time())
         )
 
-    def failed(self, handler: str, attempts: int, retry_at: float, error: str) -> None:
+    def failed(self, handler: str, attempts: int, error: str) -> None:
         """The handler failed on the next message and is to try again."""
         self._connection.execute(
-            "UPDATE cursors SET attempts = ?, retry_at = ?, last_error = ? WHERE consumer = ?",
-            (attempts, retry_at, error, _consumer(handler)),
+            "UPDATE cursors SET attempts = ?, last_error = ? WHERE consumer = ?",
+            (attempts, error, _consumer(handler)),
         )
 
     def give_up(self, handler: str, seq: int, error: str) -> None:
         """Pass over one message; the dead letter is the caller's to record."""
         self._connection.execute(
-            "UPDATE cursors SET seq = ?, attempts = 0, retry_at = NULL, last_error = ? WHERE consumer = ?",
+            "UPDATE cursors SET seq = ?, attempts = 0, last_error = ? WHERE consumer = ?",
             (seq, error, _consumer(handler)),
         )
 

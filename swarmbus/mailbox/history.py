@@ -112,7 +112,7 @@ class History:
         rows = self._connection.execute(
             "SELECT received, 0, sender, json_object('id', id, 'from', sender, 'to', recipient, 'ts', ts,"
             " 'subject', subject, 'body', body, 'content_type', content_type, 'priority', priority,"
-            " 'reply_to', reply_to, 'extra', json(extra)) FROM inbound"
+            " 'reply_to', reply_to, 'verified', verified, 'extra', json(extra)) FROM inbound"
             " WHERE received >= :since AND (:peer IS NULL OR sender = :peer)"
             " UNION ALL SELECT queued, 1, recipient, envelope FROM outbound"
             " WHERE queued >= :since AND (:peer IS NULL OR recipient = :peer) ORDER BY 1",
@@ -121,5 +121,7 @@ class History:
         for at, outgoing, other, fields in rows:
             envelope = json.loads(fields)
             if not outgoing:
-                envelope |= envelope.pop("extra") or {}
+                # What a peer calls its own keys must not pass for what we know.
+                envelope = (envelope.pop("extra") or {}) | envelope
+                envelope["verified"] = bool(envelope["verified"])
             yield Turn(at, bool(outgoing), other, envelope)

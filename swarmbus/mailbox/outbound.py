@@ -7,14 +7,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from swarmbus.agent_id import BROADCAST
 from swarmbus.mailbox.records import Outbound, State
 
 Failure = Literal["no-subscriber", "not-authorized", "rejected", "expired"]
 
 _COLUMNS = (
-    "seq, id, recipient, envelope, queued, accepted, stored, seen, failed, failure, reason, attempts,"
-    " next_try, done"
+    "seq, id, recipient, envelope, queued, accepted, stored, seen, failed, failure, reason, attempts, done"
 )
 
 
@@ -48,25 +46,18 @@ class OutboundSpool:
         (count,) = self._connection.execute("SELECT count(*) FROM outbound WHERE done = 0").fetchone()
         return int(count)
 
-    def published(self, ids: Iterable[str]) -> None:
-        """Count an attempt."""
-        self._connection.executemany(
-            "UPDATE outbound SET attempts = attempts + 1 WHERE id = ?", [(message_id,) for message_id in ids]
-        )
-
-    def accepted(self, ids: Iterable[str], *, done: bool, next_try: float | None) -> None:
+    def accepted(self, ids: Iterable[str], *, done: bool) -> None:
         """The broker acknowledged these.
 
         Args:
             ids: Which.
             done: Whether that is all we shall ever know: the receiver sends no receipts.
-            next_try: When to publish again if no receipt comes; None for not before a sign of life.
         """
         now = time.time()
         self._connection.executemany(
-            "UPDATE outbound SET accepted = coalesce(accepted, ?), done = max(done, ?), next_try = ?,"
+            "UPDATE outbound SET accepted = coalesce(accepted, ?), done = max(done, ?),"
             " attempts = attempts + 1, failed = NULL, failure = NULL, reason = NULL WHERE id = ?",
-            [(now, done, next_try, message_id) for message_id in ids],
+            [(now, done, message_id) for message_id in ids],
         )
 
     def receipt(self, kind: Literal["stored", "seen"], ids: Iterable[str], receiver: str) -> None:
@@ -75,23 +66,23 @@ class OutboundSpool:
         column = "seen" if kind == "seen" else "stored"
         self._connection.executemany(
             f"UPDATE outbound SET {column} = coalesce({column}, ?), stored = coalesce(stored, ?), done = 1,"  # noqa: S608
-            " next_try = NULL, failed = NULL, failure = NULL, reason = NULL"
+            " failed = NULL, failure = NULL, reason = NULL"
             " WHERE id = ? AND recipient = ?",
             [(now, now, message_id, receiver) for message_id in ids],
         )
 
-    def defer(self, ids: Iterable[str], reason: str | None, next_try: float | None) -> None:
+    def defer(self, ids: Iterable[str], reason: str | None) -> None:
         """Not delivered this time, but not given up."""
         self._connection.executemany(
-            "UPDATE outbound SET reason = ?, next_try = ? WHERE id = ? AND done = 0",
-            [(reason, next_try, message_id) for message_id in ids],
+            "UPDATE outbound SET reason = ? WHERE id = ? AND done = 0",
+            [(reason, message_id) for message_id in ids],
         )
 
     def fail(self, ids: Iterable[str], failure: Failure, reason: str) -> None:
         """Give these up; they stay listed until dropped or retried."""
         now = time.time()
         self._connection.executemany(
-            "UPDATE outbound SET failed = ?, failure = ?, reason = ?, done = 1, next_try = NULL"
+            "UPDATE outbound SET failed = ?, failure = ?, reason = ?, done = 1"
             " WHERE id = ? AND stored IS NULL",
             [(now, failure, reason, message_id) for message_id in ids],
         )
@@ -111,7 +102,7 @@ class OutboundSpool:
         """Begin anew with what was given up or waits; None means with all. Returns the ids."""
         ids = self._undelivered_ids(ids)
         self._connection.executemany(
-            "UPDATE outbound SET failed = NULL, failure = NULL, reason = NULL, done = 0, next_try = NULL,"
+            "UPDATE outbound SET failed = NULL, failure = NULL, reason = NULL, done = 0, accepted = NULL,"
             " queued = ?, attempts = 0 WHERE id = ?",
             [(time.time(), message_id) for message_id in ids],
         )
@@ -137,7 +128,7 @@ class OutboundSpool:
 def _outbound(row: tuple[Any, ...]) -> Outbound:
     (
         seq, message_id, to, envelope, queued, accepted, stored, seen, failed, failure, reason, attempts,
-        next_try, done,
+        done,
     ) = row  # fmt: skip
     state: State = (
         "seen"
@@ -163,11 +154,5 @@ def _outbound(row: tuple[Any, ...]) -> Outbound:
         failed=failed,
         reason=reason,
         attempts=attempts,
-        next_try=next_try,
         done=bool(done),
     )
-
-
-def expects_receipt(to: str, wire: int | None) -> bool:
-    """Whether a receiver will say that it has a message: it speaks our wire, and is one receiver."""
-    return to != BROADCAST and wire is not None and wire >= 1

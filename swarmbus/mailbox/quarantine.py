@@ -9,9 +9,9 @@ from typing import Final
 
 from swarmbus.mailbox.records import Quarantined
 
-MAX_KEPT: Final = 10_000
+MAX_KEPT: Final = 1_000
 """Entries; beyond it the oldest of what anybody can send go, so that a flood of it cannot fill the disk.
-Dead letters stay: they are messages."""
+Dead letters stay: they are messages. Together with `MAX_PAYLOAD` this is 128 MiB at the very most."""
 
 MAX_PAYLOAD: Final = 128 * 1024
 """Bytes of a payload that are kept."""
@@ -78,10 +78,6 @@ class Quarantine:
             "UPDATE quarantine SET kind = 'dead-letter', at = ?, reason = ? WHERE id = ?",
             (time.time(), reason, entry_id),
         )
-
-    def get(self, entry_id: int) -> Quarantined | None:
-        """One entry, None if there is none of that number."""
-        return next((entry for entry in self.list() if entry.id == entry_id), None)
 
     def drop(self, ids: Sequence[int] | None = None) -> int:
         """Forget entries, None for all; returns how many."""

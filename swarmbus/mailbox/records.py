@@ -71,8 +71,7 @@ class Outbound:
             what has not happened.
         failed: When it was given up; ``state`` then says how.
         reason: Why, in words; or what the last attempt met.
-        attempts: How often it was published.
-        next_try: When it may be published again; None means on the receiver's next sign of life.
+        attempts: How often the broker acknowledged it.
         done: Whether nothing more will be done about it.
     """
 
@@ -88,7 +87,6 @@ class Outbound:
     failed: float | None
     reason: str | None
     attempts: int
-    next_try: float | None
     done: bool
 
     def message(self) -> dict[str, Any]:

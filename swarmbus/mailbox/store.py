@@ -64,7 +64,6 @@ CREATE TABLE outbound (
     failure TEXT,
     reason TEXT,
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_try REAL,
     done INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX outbound_open ON outbound (seq) WHERE done = 0;
@@ -73,7 +72,6 @@ CREATE TABLE cursors (
     consumer TEXT PRIMARY KEY,
     seq INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
-    retry_at REAL,
     last_error TEXT
 ) WITHOUT ROWID;
 
@@ -235,11 +233,6 @@ class Mailbox:
         """For reads outside a transaction: SQLite's errors become `MailboxError` and `StorageError`."""
         with _in_our_words(self.path):
             yield
-
-    def change_counter(self) -> int:
-        """A number that differs after any other connection has committed (PRAGMA data_version)."""
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return int(version)
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:

@@ -144,7 +144,7 @@ async def test_message_sent_while_listener_is_down_arrives_when_it_is_back(broke
         pass
     planner = bus_of(broker, "planner")
     delivery = await planner.send(to="coder", subject="while you were out", body="")
-    assert delivery.state == "accepted"
+    assert delivery.state == sent("planner", delivery.id).state == "accepted"
     assert subjects("coder") == []
     async with listening(broker, "coder", collect):
         await until(lambda: collect.subjects == ["while you were out"])
@@ -241,6 +241,20 @@ async def test_broker_that_was_never_there_leaves_the_message_in_the_spool(broke
 
 
 @in_loop
+async def test_what_we_said_is_kept_is_not_given_up_because_nobody_is_there_yet(broker: Broker) -> None:
+    """Back after a crash, the broker knows neither the receiver's session nor its presence."""
+    broker.kill()
+    async with bus_of(broker, "planner") as planner:
+        delivery = await planner.send(to="coder", subject="first contact", body="")
+        assert delivery.state == "queued"
+        broker.start()
+        await until(lambda: sent("planner", delivery.id).reason is not None)
+        assert not sent("planner", delivery.id).done
+        async with listening(broker, "coder"):
+            await until_state("planner", delivery.id, "stored")
+
+
+@in_loop
 async def test_broadcast_reaches_all_but_its_sender(broker: Broker) -> None:
     async with (
         listening(broker, "coder"),
@@ -308,6 +322,22 @@ async def test_sender_that_the_topic_belies_is_forged(broker: Broker) -> None:
         ("forged", "agents/coder/inbox/mallory"),
         ("forged", "agents/broadcast/mallory"),
     ]
+
+
+@in_loop
+async def test_receiver_that_owes_a_receipt_is_sent_the_message_again(broker: Broker) -> None:
+    """Its broker may have lost it on the way."""
+    async with raw(broker, "agents/coder/inbox/#") as (connection, arrivals):
+        online = b'{"status": "online", "wire": 1, "instance": "x"}'
+        await connection.publish("agents/coder/presence", online, retain=True)
+        async with listening(broker, "planner") as planner:
+            delivery = await planner.send(to="coder", subject="hello?", body="")
+            await until(lambda: len(arrivals) == 2, timeout=6)
+            assert arrivals[0].payload == arrivals[1].payload
+            receipt = json.dumps({"from": "coder", "stored": [delivery.id]})
+            await connection.publish("agents/planner/receipts", receipt)
+            await until_state("planner", delivery.id, "stored")
+    assert sent("planner", delivery.id).attempts == 2
 
 
 @in_loop

@@ -64,7 +64,7 @@ _SETTINGS = """\
 def _old_host(make_host: MakeHost, release: str, unit: str = _UNIT) -> Host:
     """A host on which the existing tool has been at work for a while."""
     host = make_host("bookworm")
-    host.run_as_root("apt-get -q -y install mosquitto mosquitto-clients")
+    host.run_as_root("apt-get -q -y install mosquitto python3-venv")
     host.ssh(f"python3 -m venv old && old/bin/pip install -q swarmbus-py=={release}")
     host.write("/home/pi/bin/wake", _WAKE, owner="pi", mode=0o755)
     host.write("/home/pi/.claude/settings.json", _SETTINGS, owner="pi")

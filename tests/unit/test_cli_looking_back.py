@@ -131,7 +131,7 @@ def test_entry_says_what_an_answer_needs(mailbox: Mailbox) -> None:
 
 def test_trace_of_a_message_that_was_sent(mailbox: Mailbox) -> None:
     with mailbox.transaction():
-        mailbox.outbound.accepted(["coder-1111"], done=False, next_try=None)
+        mailbox.outbound.accepted(["coder-1111"], done=False)
     with mailbox.transaction():
         mailbox.outbound.receipt("seen", ["coder-1111"], "coder")
     ran = planner("trace", "coder-1111")

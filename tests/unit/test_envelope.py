@@ -269,3 +269,21 @@ def test_extra_is_json_in_the_strict_sense() -> None:
     message = read_envelope(theirs(load=float("nan"), nested=[float("inf")]))
     assert json.loads(message.extra_json() or "") == {"load": None, "nested": [None]}
     assert read_envelope(theirs()).extra_json() is None
+
+
+def test_a_payload_that_would_fill_the_memory_is_not_even_parsed() -> None:
+    payload = b"[" + b"1," * 600_000 + b"1]"
+    (bad,) = read_payload(payload)
+    assert isinstance(bad, Unreadable)
+    assert "the limit is" in bad.reason
+
+
+def test_a_batch_of_rubbish_leaves_a_little_evidence_of_itself() -> None:
+    good = new_message(sender="planner", to="coder", subject="", body="").to_wire()
+    read = read_payload(f"[{good},{','.join(['1'] * 500)}]".encode())
+    bad = [item for item in read if isinstance(item, Unreadable)]
+    assert len(read) - len(bad) == 1
+    assert len(bad) == 11
+    assert "490 more" in bad[-1].reason
+    (too_many,) = read_payload(b"[" + b"1," * 1_000 + b"1]")
+    assert isinstance(too_many, Unreadable)
