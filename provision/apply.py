@@ -6,7 +6,7 @@ it is ours. Handlers run once. Whoever kills us finds an open journal at the nex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,11 +132,8 @@ def validate(plan: Plan, system: System) -> None:
             action.resource.validate(system)
 
 
-def apply_plan(run: Run, plan: Plan, pending: Sequence[str] = ()) -> None:
+def apply_plan(run: Run, plan: Plan) -> None:
     """Carry it out.
-
-    Args:
-        pending: Handlers that an interrupted run still owes.
 
     Raises:
         RootStepsNeeded: If root is needed and not to be had.
@@ -144,7 +141,7 @@ def apply_plan(run: Run, plan: Plan, pending: Sequence[str] = ()) -> None:
     """
     for action in plan.conflicts:
         action.resource.lay_beside(run.system)
-    due = dict.fromkeys(pending)
+    due = dict.fromkeys(plan.owed)
     count = _Count(len(plan.changes) + len(plan.handlers))
     for action in plan.actions:
         for handler_id in action.resource.settle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def choose(spec: InstallSpec, host: Host) -> InstallSpec:
         "supervisor": _choose_supervisor(spec, host),
     }
     return replace(spec, chosen={**spec.chosen, **decided})
+
+
+def agent_restarts(
+    spec: InstallSpec, host: Host, layout: Layout, agent_ids: Iterable[str]
+) -> tuple[str, ...]:
+    """The handlers that restart the listeners of these agents."""
+    supervisor: Supervisor = _SUPERVISORS[spec.chosen["supervisor"]](host, layout)
+    return tuple(supervisor.agent_restart(agent_id) for agent_id in agent_ids)
 
 
 def desired(spec: InstallSpec, host: Host, layout: Layout) -> Wish:

@@ -14,6 +14,9 @@ from typing import Literal, Protocol
 import distro
 import psutil
 
+from swarmbus import control
+from swarmbus.errors import SwarmbusError
+from swarmbus.fingerprint import installed_fingerprint
 from swarmbus.provision import mosquitto
 from swarmbus.provision.resources.package import dpkg_status, dpkg_version, has_apt_lists
 from swarmbus.provision.resources.unit import UnitSeen, show_units
@@ -149,6 +152,10 @@ class Inspector(Protocol):
         """What ``uname -m`` says."""
         ...
 
+    def runs_old_code(self, agent_id: str) -> bool:
+        """Whether the agent's listener daemon runs, with other code than is installed."""
+        ...
+
 
 class LocalInspector:
     """`Inspector` for this machine."""
@@ -176,6 +183,14 @@ class LocalInspector:
     def machine(self) -> str:
         """For the architecture."""
         return platform.machine()
+
+    def runs_old_code(self, agent_id: str) -> bool:
+        """By what it says on its control socket; one that does not answer is the doctor's to find."""
+        try:
+            status = control.request(agent_id, {"op": "status"}, timeout=2.0)
+        except (control.NoListener, SwarmbusError):
+            return False
+        return bool(status["fingerprint"] != installed_fingerprint())
 
 
 def gather(

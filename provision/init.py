@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from swarmbus.errors import Conflict, ListenerRunning, SwarmbusError, UsageError
 from swarmbus.provision.apply import Event, Observer, Run, Silent, apply_plan, reconcile, validate
 from swarmbus.provision.broker_choice import is_this_host
-from swarmbus.provision.desired import choose, desired
-from swarmbus.provision.host import Inspector, gather
+from swarmbus.provision.desired import agent_restarts, choose, desired
+from swarmbus.provision.host import Inspector, LocalInspector, gather
 from swarmbus.provision.journal import Interrupted, Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Blobs, Entry, Manifest
 from swarmbus.provision.outcome import Amend, Gate, GateReport, Outcome, Prepared
 from swarmbus.provision.plan import Plan, make_plan
+from swarmbus.provision.precautions import UNFINISHED, notes_for_everybody, refuse_unwritable_files
 from swarmbus.provision.request import Request, request_from_flags
 from swarmbus.provision.resources.base import Verb
 from swarmbus.provision.resources.directory import Directory
@@ -64,6 +66,10 @@ def prepare(
     host = gather(system, port=asked.port, broker_settled=private, inspector=inspector)
     spec = choose(asked, host)
     pending = interrupted.pending if interrupted else ()
+    # A daemon of before an upgrade reads nothing of what was installed since.
+    look = inspector or LocalInspector()
+    old = [agent.id for agent in spec.agents if look.runs_old_code(agent.id)]
+    pending = (*pending, *agent_restarts(spec, host, layout, old))
     wish = desired(spec, host, layout)
     plan = make_plan(
         amend(wish) if amend is not None else wish,
@@ -74,6 +80,11 @@ def prepare(
         pending=pending,
     )
     _refuse_other_listeners(plan, spec, layout, system)
+    refuse_unwritable_files(plan, spec, layout, system)
+    notes = notes_for_everybody(plan, spec, request)
+    if interrupted is not None:
+        notes = (*notes, UNFINISHED)
+    plan = replace(plan, notes=(*plan.notes, *notes), unfinished=interrupted is not None)
     return Prepared(system, layout, request, spec, host, plan, interrupted is not None, inspector, amend)
 
 
@@ -161,7 +172,7 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
             kept = load_kept(system, prepared.layout.provision)
             run.journal.begin(prepared.spec.as_json(), kept.as_json() if kept else None)
             begun = True
-            apply_plan(run, plan, interrupted.pending if interrupted else ())
+            apply_plan(run, plan)
         elif any(action.verb is Verb.ADOPT or action.verb is Verb.CONFLICT for action in plan.actions):
             apply_plan(run, plan)
         report = _pass_gate(prepared, gate, observer)
@@ -276,7 +287,8 @@ def _pass_gate(prepared: Prepared, gate: Gate | None, observer: Observer) -> Gat
     if gate is None:
         return None
     begun = prepared.system.monotonic()
-    observer.tell(Event("gate", "send a canary", "begun"))
+    agents = ", ".join(agent.id for agent in prepared.spec.agents)
+    observer.tell(Event("gate", "send a canary", "begun", detail=f"through {agents}"))
     try:
         report = gate(prepared)
     except SwarmbusError as error:

@@ -77,6 +77,13 @@ class LocalFiles(ABC):
         except OSError:
             return []
 
+    def may_write(self, path: Path) -> bool:
+        # os.path.exists is False where the way there is barred; then the folder that bars it decides.
+        nearest = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
+        if nearest == path:
+            return not path.is_dir() and os.access(path, os.R_OK | os.W_OK)
+        return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
     def write_file(
         self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
     ) -> None:

@@ -81,12 +81,14 @@ class Plan:
     Attributes:
         handlers: What will be restarted or reloaded.
         root_commands: What root would run for the actions that need it.
+        owed: Ids of those handlers that are due whatever the actions change.
     """
 
     actions: tuple[Action, ...]
     handlers: tuple[Handler, ...] = ()
     notes: tuple[str, ...] = ()
     root_commands: tuple[RootCommand, ...] = ()
+    owed: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Action, ...]:
@@ -143,7 +145,7 @@ def make_plan(
 
     Args:
         take: Ids or paths of resources of which ours is to win in a conflict.
-        pending: Handlers that an interrupted run still owes.
+        pending: Handlers that are owed: by an interrupted run, or to a listener with old code.
     """
     actions = [
         _compare(resource, seen, system, manifest, take)
@@ -173,7 +175,7 @@ def make_plan(
     remarks = tuple(
         f"{action.resource.id} {action.comparison.reason}" for action in actions if action.comparison.remark
     )
-    return Plan(tuple(actions), tuple(handlers), (*wish.notes, *remarks), tuple(commands))
+    return Plan(tuple(actions), tuple(handlers), (*wish.notes, *remarks), tuple(commands), tuple(pending))
 
 
 def _compare(

@@ -164,6 +164,10 @@ class System(Protocol):
         """Names in a folder, sorted; empty if there is no such folder or it cannot be read."""
         ...
 
+    def may_write(self, path: Path) -> bool:
+        """Whether this user may write that file; or, if it is not there, make it and the folders above it."""
+        ...
+
     def write_file(
         self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
     ) -> None:

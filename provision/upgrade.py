@@ -2,152 +2,38 @@
 
 ::
 
-    plan = look(system, layout, wish)                 # reads only
-    record = prepare(system, layout, plan)            # the old environment is kept
-    outcome = Upgrade(system, layout, record).run()   # in a process of the kept environment
+    plan = look(system, layout, here, wish)  # reads only
+    record = prepare(system, layout, here, plan.requirement, plan.agents)  # the old one is kept
+    outcome = Upgrade(system, layout, record).run()  # in a process of the kept one
 
 Whoever replaces the code under his own feet must not stand on it: `Upgrade.run` belongs into a process of the
 kept environment, which imports nothing from the new one. What the new version renders, it renders itself, in
-processes of its own. The record on the disk says how far it came; who finds one puts the old version back.
+processes of its own. The record on the disk says how far it came.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from swarmbus.config import load_settings
-from swarmbus.errors import CannotRun, Conflict, ExitStatus, SwarmbusError, UsageError
+from swarmbus.errors import CannotRun, ExitStatus, SwarmbusError
 from swarmbus.provision.apply import Event, Observer, Silent
 from swarmbus.provision.bus import Bus, LocalBus
-from swarmbus.provision.checks import Status
-from swarmbus.provision.doctor import run_doctor
-from swarmbus.provision.environments import Environments, Kept, Release
-from swarmbus.provision.facts import known_agents
-from swarmbus.provision.installation import WAYS, Installation
-from swarmbus.provision.journal import Journal
+from swarmbus.provision.environments import Environments, Release
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.mailbox_copy import back_up, bring_back, schema_of
-from swarmbus.provision.manifest import Manifest
 from swarmbus.provision.restart import Restarted, Restarting
 from swarmbus.provision.spec import load_kept
-from swarmbus.provision.supervisors.processes import agent_process
-from swarmbus.provision.supervisors.systemd_user import agent_unit
 from swarmbus.provision.system import System
+from swarmbus.provision.upgrade_record import SCHEMA, Record, Stage, forget, save
 
-SCHEMA = "swarmbus.upgrade/1"
-
-_HEALTH = ("broker.running", "mqtt.connect", "mqtt.canary", "agent.mailbox", "agent.listener-running")
 _INIT_TIMEOUT = 900.0
 _NOT_OF_THE_CALLER = ("AGENT_ID", "BROKER", "PORT", "INBOX", "OUTBOX", "INVOKE")
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked for.
-
-    Attributes:
-        version: A release of the package index.
-        source: A checkout or a wheel; absolute.
-    """
-
-    version: str | None = None
-    source: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradePlan:
-    """What would be done.
-
-    Attributes:
-        target: Its version; None if only the package index knows.
-        requirement: What the installer is given.
-        rendered: Files that the new version writes again.
-        agents: Whose listeners are restarted.
-        problems: Why it is better not begun.
-    """
-
-    here: Installation
-    target: str | None
-    requirement: str
-    rendered: tuple[str, ...]
-    agents: tuple[str, ...]
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def is_needless(self) -> bool:
-        """Whether exactly that release is what is installed; of a checkout or a wheel nobody knows."""
-        return self.requirement.endswith(f"=={self.here.version}")
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--plan --json``."""
-        return {
-            "schema": SCHEMA,
-            "installed_by": self.here.kind,
-            "prefix": str(self.here.prefix),
-            "current": self.here.version,
-            "target": self.target,
-            "from": self.requirement,
-            "render": list(self.rendered),
-            "restart": list(self.agents),
-            "problems": list(self.problems),
-            "notes": list(self.notes),
-        }
-
-
-Stage = Literal["kept", "installing", "switched"]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An upgrade that is under way, as it is on the disk.
-
-    Attributes:
-        stage: ``kept``: nothing was changed. ``installing``: the environment may be anything. ``switched``:
-            the new one is in its place.
-    """
-
-    here: Installation
-    requirement: str
-    agents: tuple[str, ...]
-    kept: Kept
-    stamp: str
-    stage: Stage = "kept"
-
-    def as_json(self) -> dict[str, Any]:
-        """For the disk."""
-        here = {**asdict(self.here), "prefix": str(self.here.prefix)}
-        return {
-            "schema": SCHEMA,
-            "stage": self.stage,
-            "here": here,
-            "requirement": self.requirement,
-            "agents": list(self.agents),
-            "kept": self.kept.as_json(),
-            "stamp": self.stamp,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Record:
-        """The same, read again."""
-        here = {**document["here"], "prefix": Path(document["here"]["prefix"])}
-        here["extras"] = tuple(here["extras"])
-        return cls(
-            Installation(**here),
-            document["requirement"],
-            tuple(document["agents"]),
-            Kept.from_json(document["kept"]),
-            document["stamp"],
-            document["stage"],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,126 +70,6 @@ class UpgradeOutcome:
             "agents": [agent.as_json() for agent in self.agents],
             "notes": list(self.notes),
         }
-
-
-# before
-
-
-def look(
-    system: System, layout: Layout, here: Installation, wish: Wish, *, bus: Bus | None = None
-) -> UpgradePlan:
-    """Decide what would be done; reads only.
-
-    Raises:
-        CannotRun: If the upgrade of such an installation is not ours to do; the hint is the command that is.
-        UsageError: If the source is none.
-        Conflict: If an installation was interrupted and has to be finished first.
-        StorageError: If there is no room.
-    """
-    if here.refusal is not None:
-        reason, command = here.refusal
-        raise CannotRun(f"swarmbus {here.version} is not upgraded this way: {reason}", hint=command)
-    if Journal(system, layout.provision).interrupted() is not None:
-        raise Conflict("an init on this host was interrupted", hint="finish it first: swarmbus init --yes")
-    Environments(system, layout, here).refuse_a_full_disk()
-    target, requirement = _target(system, here, wish)
-    known = known_agents(system, layout)
-    agents = tuple(agent for agent in known if _is_kept_running(system, layout, agent))
-    by_hand = [agent for agent in known if agent not in agents]
-    notes = [f"the listener of {agent} was started by hand: restart it afterwards" for agent in by_hand]
-    files = [
-        str(entry.record["path"]) for entry in Manifest.load(system, layout.provision) if entry.kind == "file"
-    ]
-    problems = _problems(system, layout, agents, bus)
-    return UpgradePlan(here, target, requirement, tuple(files), agents, problems, tuple(notes))
-
-
-def _target(system: System, here: Installation, wish: Wish) -> tuple[str | None, str]:
-    extras = f"[{','.join(here.extras)}]" if here.extras else ""
-    if wish.version is not None:
-        return wish.version, f"swarmbus{extras}=={wish.version}"
-    source = str(wish.source) if wish.source else here.source
-    if source is None:
-        return None, f"swarmbus{extras}"
-    if not source.startswith("/"):
-        return None, f"swarmbus{extras} @ {source}"
-    requirement = f"swarmbus{extras} @ {Path(source).as_uri()}" if extras else source
-    return _version_of(system, Path(source)), requirement
-
-
-def _version_of(system: System, source: Path) -> str:
-    """Of a checkout or a wheel.
-
-    Raises:
-        UsageError: If it is neither.
-    """
-    if found := re.fullmatch(r"swarmbus-([^-]+)-py3-none-any\.whl", source.name):
-        if system.stat(source) is not None:
-            return found[1]
-        raise UsageError(f"there is no {source}", hint="say where one is: swarmbus upgrade --from PATH")
-    text = (system.read(source / "swarmbus/version.py") or b"").decode(errors="replace")
-    if found := re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE):
-        return found[1]
-    raise UsageError(
-        f"{source} is neither a checkout of swarmbus nor a wheel of it",
-        hint="say where one is (swarmbus upgrade --from PATH), or which release (--to VERSION)",
-    )
-
-
-def _is_kept_running(system: System, layout: Layout, agent: str) -> bool:
-    """Whether what init has set up starts its listener again."""
-    unit, record = layout.units / agent_unit(agent), layout.processes / f"{agent_process(agent)}.json"
-    return system.stat(unit) is not None or system.stat(record) is not None
-
-
-def _problems(system: System, layout: Layout, agents: Sequence[str], bus: Bus | None) -> tuple[str, ...]:
-    """What the doctor finds of that without which nobody could say whether the upgrade went well."""
-    if not agents:
-        return ()
-    report = run_doctor(
-        system, load_settings({"agent_id": agents[0]}), agent_ids=agents, only=_HEALTH, layout=layout, bus=bus
-    )
-    bad = [result for result in report.results if result.status is Status.FAIL]
-    return tuple(
-        f"{result.subject}: {result.message}" if result.subject else result.message for result in bad
-    )
-
-
-def prepare(system: System, layout: Layout, plan: UpgradePlan) -> Record:
-    """Keep the old version, and write down what is going to be done."""
-    if system.stat(layout.provision) is None:
-        for folder in (layout.state, layout.provision):
-            if system.stat(folder) is None:
-                system.make_dir(folder, mode=0o700)
-    stamp = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
-    kept = Environments(system, layout, plan.here).keep(stamp)
-    record = Record(plan.here, plan.requirement, plan.agents, kept, stamp)
-    _save(system, layout, record)
-    return record
-
-
-def load_record(system: System, layout: Layout) -> Record | None:
-    """The upgrade that was not finished; None if there is none.
-
-    Raises:
-        CannotRun: If its record is damaged.
-    """
-    path = layout.provision / "upgrade.json"
-    data = system.read(path)
-    if data is None:
-        return None
-    try:
-        return Record.from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError) as error:
-        raise CannotRun(f"{path} is damaged: {error!r}", hint=f"remove it: rm {path}") from error
-
-
-def _save(system: System, layout: Layout, record: Record) -> None:
-    text = json.dumps(record.as_json(), indent=1) + "\n"
-    system.write_file(layout.provision / "upgrade.json", text.encode(), mode=0o600)
-
-
-# and now
 
 
 @dataclass
@@ -462,10 +228,10 @@ class Upgrade:
 
     def _reach(self, stage: Stage) -> None:
         self.record = replace(self.record, stage=stage)
-        _save(self.system, self.layout, self.record)
+        save(self.system, self.layout, self.record)
 
     def _forget(self) -> None:
-        self.system.remove(self.layout.provision / "upgrade.json")
+        forget(self.system, self.layout)
 
     @contextmanager
     def _step(self, step: str, title: str) -> Iterator[None]:
@@ -496,16 +262,3 @@ def _said(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
-
-
-__all__ = [
-    "WAYS",
-    "Record",
-    "Upgrade",
-    "UpgradeOutcome",
-    "UpgradePlan",
-    "Wish",
-    "load_record",
-    "look",
-    "prepare",
-]

@@ -206,12 +206,12 @@ def read_payload(payload: bytes) -> list[AgentMessage | Unreadable]:
     except ValidationError:
         pass  # at least one of them is bad
     try:
-        items = json.loads(payload)
+        items = [json.dumps(item) for item in json.loads(payload)]
     except (ValueError, RecursionError) as error:
         return [Unreadable(payload, f"not JSON: {error}")]
     if len(items) > MAX_BATCH_MESSAGES:
         return [Unreadable(payload, f"a batch of {len(items)}, the limit is {MAX_BATCH_MESSAGES}")]
-    read = [_read_item(json.dumps(item)) for item in items]
+    read = [_read_item(item) for item in items]
     bad = [item for item in read if isinstance(item, Unreadable)]
     if len(bad) <= _BAD_ITEMS:
         return read

@@ -13,7 +13,9 @@ from swarmbus.cli import options, output
 from swarmbus.errors import ExitStatus, SwarmbusError, UsageError
 
 if TYPE_CHECKING:
-    from swarmbus.provision.upgrade import Record, UpgradeOutcome, UpgradePlan
+    from swarmbus.provision.upgrade import UpgradeOutcome
+    from swarmbus.provision.upgrade_plan import UpgradePlan
+    from swarmbus.provision.upgrade_record import Record
 
 
 @click.command("upgrade")
@@ -43,7 +45,8 @@ def command(
     from swarmbus.provision.installation import Interpreter, detect  # noqa: PLC0415  # --help loads no engine
     from swarmbus.provision.layout import Layout  # noqa: PLC0415
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
-    from swarmbus.provision.upgrade import Wish, load_record, look, prepare  # noqa: PLC0415
+    from swarmbus.provision.upgrade_plan import Wish, look  # noqa: PLC0415
+    from swarmbus.provision.upgrade_record import load_record, prepare  # noqa: PLC0415
 
     output.set_verbosity(verbose)
     system, layout = LocalSystem(), Layout.of_this_user()
@@ -78,7 +81,7 @@ def command(
             output.say("nothing was changed")
             return ExitStatus.NO
     output.say("keeping the version that runs ...")
-    return _become(prepare(system, layout, plan), as_json=as_json)
+    return _become(prepare(system, layout, plan.here, plan.requirement, plan.agents), as_json=as_json)
 
 
 def _become(record: Record, *, as_json: bool) -> NoReturn:

@@ -139,8 +139,9 @@ if [ -d /run/systemd/system ]; then
     if [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
         broken "$(id -un)'s units end with the login" "sudo loginctl enable-linger $(id -un)"
     fi
-    for one in $(cd "$units" 2>/dev/null && ls -d swarmbus-${only:-*}.service 2>/dev/null); do
-        check_unit "$one"
+    # shellcheck disable=SC2231 # as above
+    for one in "$units"/swarmbus-${only:-*}.service; do
+        [ ! -r "$one" ] || check_unit "${one##*/}"
     done
 fi
 echo "nothing is broken that can be seen without Python; swarmbus doctor sees more"

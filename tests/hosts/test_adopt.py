@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -170,6 +171,82 @@ def test_the_old_daemon_runs_again_when_ours_does_not_come_up(make_host: MakeHos
     assert "/home/pi/old" in host.ssh(f"cat /proc/{_main_pid(host)}/cmdline").stdout
     host.ssh("rm .local/state/swarmbus/planner/mailbox.db*")
     assert not _adopt(host)["failed"]
+
+
+_AUTH = """\
+[Service]
+Environment=SWARMBUS_BROKER_USERNAME=pi
+Environment=SWARMBUS_BROKER_PASSWORD=hunter2
+"""
+
+#: As its installer writes it without a wake command: the backslashes are gone.
+_TORN = """\
+[Service]
+ExecStart=/home/pi/old/bin/swarmbus start
+  --agent-id coder
+  --broker localhost
+  --inbox /home/pi/sync/coder-inbox.md
+Restart=on-failure
+RestartSec=5s
+
+[Install]
+WantedBy=default.target
+"""
+
+_TAILNET = "100.101.102.103"
+
+
+def test_credentials_the_tailnet_and_a_unit_that_never_ran(make_host: MakeHost) -> None:
+    host = _old_host(make_host, "0.2.0", _UNIT.replace("--broker localhost", f"--broker {_TAILNET}"))
+    host.run_as_root(
+        "ip link add tailscale0 type dummy && ip link set tailscale0 up &&"
+        f" ip address add {_TAILNET}/32 dev tailscale0 && touch /etc/mosquitto/passwd &&"
+        " chown mosquitto /etc/mosquitto/passwd && mosquitto_passwd -b /etc/mosquitto/passwd pi hunter2"
+    )
+    listener = f"listener 1883 {_TAILNET}\nallow_anonymous false\npassword_file /etc/mosquitto/passwd\n"
+    host.write("/etc/mosquitto/conf.d/tailscale.conf", listener)
+    host.run_as_root("systemctl restart mosquitto")
+    host.write(f"/home/pi/{UNITS}/swarmbus-coder.service", _TORN, owner="pi")
+    for agent in ("planner", "coder"):
+        drop_in = f"/home/pi/{UNITS}/swarmbus-{agent}.service.d/auth.conf"
+        host.write(drop_in, _AUTH, owner="pi", mode=0o600)
+    host.ssh("systemctl --user daemon-reload; systemctl --user enable swarmbus-coder")
+    host.ssh("systemctl --user restart swarmbus-planner")
+    send = f"{OLD} send --broker {_TAILNET} --username pi --password hunter2 --agent-id other --body b"
+    _wait_for(host, f"{send} --to planner --subject first && sleep 1 && grep -q first sync/planner-inbox.md")
+    host.ssh("systemctl --user stop swarmbus-planner")
+    host.ssh(f"{send} --to planner --subject queued")
+
+    shown = host.ssh(f"{SWARMBUS} adopt --dry-run")
+    assert "hunter2" not in shown.stdout + shown.stderr
+    assert f"mosquitto gives up at boot when {_TAILNET} is not there yet" in shown.stdout
+    done = host.ssh(f"{SWARMBUS} adopt --yes")
+    assert "hunter2" not in done.stdout + done.stderr
+    assert host.read("/etc/mosquitto/conf.d/tailscale.conf") == listener
+    assert host.ssh("stat -c %a .config/swarmbus/planner.password").stdout == "600\n"
+    assert host.ssh(f"find {UNITS} -name auth.conf").stdout == ""
+    host.ssh(f"{send} --to planner --subject after; {send} --to coder --subject hello")
+    _wait_for(host, "grep -q after sync/planner-inbox.md && grep -q hello sync/coder-inbox.md")
+    assert _subjects(host)[-2:] == ["queued", "after"]
+    told = host.ssh(f"{SWARMBUS} send --agent-id coder --to planner --subject s --body b --wait stored")
+    assert told.stdout.startswith("stored")
+
+
+def test_a_listener_in_a_terminal(make_host: MakeHost) -> None:
+    host = _old_host(make_host, "0.1.4")
+    host.ssh(
+        "systemctl --user disable --now swarmbus-planner; rm .config/systemd/user/swarmbus-planner.service"
+    )
+    command = f"{OLD} start --agent-id planner --inbox /home/pi/sync/planner-inbox.md"
+    host.ssh(f"setsid {command} >/dev/null 2>&1 </dev/null &")
+    _wait_for(host, "pgrep -f 'start --agent-id planner'")
+    told = host.ssh(f"{SWARMBUS} adopt --yes").stderr
+    again = "swarmbus init --agent-id planner --inbox /home/pi/sync/planner-inbox.md"
+    assert again in told
+    host.ssh(re.findall(r"kill \d+", told)[0])
+    host.ssh(f".local/bin/{again} --yes")
+    _old_send(host, "after")
+    _wait_for(host, "grep -q after sync/planner-inbox.md")
 
 
 def _touched(host: Host) -> list[str]:

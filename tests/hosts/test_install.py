@@ -136,7 +136,6 @@ def test_one_command_is_enough_without_systemd_and_without_root(bookworm_contain
         bookworm_container.run(["bash", "-lc", command], user="guest")
 
 
-@pytest.mark.xfail(reason="init leaves a listener alone that still runs the code from before", strict=True)
 def test_upgrade_ends_with_a_listener_that_runs_the_new_code(bookworm: Host) -> None:
     bookworm.copy_checkout()
     bookworm.ssh("./swarmbus/install.sh --agent-id kitchen", timeout=600)

@@ -44,6 +44,7 @@ class FakeSystem:
         ran: Every command line that was run.
         writes: Paths that were written, removed or made, in order.
         held: Content of lock files that somebody else holds.
+        unwritable: Files and folders that this user may not write.
     """
 
     files: dict[Path, Entry] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class FakeSystem:
     writes: list[Path] = field(default_factory=list)
     held: dict[Path, bytes] = field(default_factory=dict)
     processes: dict[int, ProcessSeen] = field(default_factory=dict)
+    unwritable: set[Path] = field(default_factory=set)
     clock: float = 0.0
 
     def put(self, path: str, data: str = "", mode: int = 0o644, uid: int = 1000) -> None:
@@ -105,6 +107,9 @@ class FakeSystem:
 
     def list(self, path: Path) -> list[str]:
         return sorted(other.name for other in self.files if other.parent == path and other != path)
+
+    def may_write(self, path: Path) -> bool:
+        return not any(path.is_relative_to(place) for place in self.unwritable)
 
     def write_file(
         self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False

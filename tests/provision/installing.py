@@ -21,12 +21,16 @@ class inspector:  # noqa: N801  # reads like the function it stands for
     python: str = PYTHON
     machine: str = "aarch64"
     on_port: str | None = None
+    old_code: tuple[str, ...] = ()
 
     def distribution(self) -> Distribution:
         return Distribution("debian", "12", "bookworm", ())
 
     def program_on_port(self, port: int) -> str | None:
         return self.on_port
+
+    def runs_old_code(self, agent_id: str) -> bool:
+        return agent_id in self.old_code
 
 
 @dataclass

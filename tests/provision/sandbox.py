@@ -78,6 +78,9 @@ class Sandbox(LocalSystem):
     def list(self, path: Path) -> list[str]:
         return super().list(self._at(path))
 
+    def may_write(self, path: Path) -> bool:
+        return super().may_write(self._at(path))
+
     def write_file(
         self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
     ) -> None:

@@ -144,6 +144,14 @@ def test_a_new_release_alone_does_not_touch_a_file(host: Host) -> None:
     assert not host.prepare().plan.changed
 
 
+def test_a_listener_that_runs_old_code_is_restarted_and_no_other(host: Host) -> None:
+    host.init(agent_id=["planner", "coder"])
+    after_an_upgrade = inspector(old_code=("coder",))
+    what = prepare(host.system(), {}, layout=LAYOUT, inspector=after_an_upgrade)
+    assert not what.plan.changes
+    assert carry_out(what).handlers == ("user:restart:swarmbus-coder.service",)
+
+
 def test_fewer_options_do_not_drop_earlier_choices(host: Host) -> None:
     host.init(agent_id="planner", invoke="cat -n", port=1885)
     host.init(agent_id="coder")
