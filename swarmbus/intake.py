@@ -43,6 +43,7 @@ class _Sorted:
     canaries: list[AgentMessage] = field(default_factory=list)
     bad: list[dict[str, Any]] = field(default_factory=list)
     markers: list[str] = field(default_factory=list)
+    not_stored: set[str] = field(default_factory=set)  # ids of conflicts, once it was tried
 
     @property
     def needs_storing(self) -> bool:
@@ -196,6 +197,7 @@ class Intake:
         outcomes = self._mailbox.inbound.store(by_kind.messages, received)
         for outcome, message, topic in zip(outcomes, by_kind.messages, by_kind.topics, strict=True):
             if outcome == "conflict":
+                by_kind.not_stored.add(message.id)
                 self._mailbox.quarantine.add(
                     "conflict",
                     topic=topic,
@@ -213,6 +215,8 @@ class Intake:
         # Duplicates are confirmed too: their receipt may have been what was lost.
         stored: dict[str, list[str]] = {}
         for message in by_kind.messages:
+            if message.id in by_kind.not_stored:
+                continue
             if "wire" in message.extra and message.to != "broadcast":
                 stored.setdefault(message.from_agent, []).append(message.id)
         for sender, ids in stored.items():

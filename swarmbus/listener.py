@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT: Final = 20.0
 """Seconds between two markers that the daemon sends to itself through the broker."""
 
+_EXPIRE_EVERY: Final = 3600.0
+
 DRAIN: Final = 20.0
 """Seconds that running handlers have to end after SIGTERM; the unit's TimeoutStopSec is 30."""
 
@@ -189,10 +191,13 @@ class Listener:
     async def _look_after(self) -> None:
         """Every second: late receipts, what readers have done, the watchdog."""
         every = watchdog_seconds()
-        told = 0.0
+        told = looked = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
             self._agent.spool.check()
+            if time.monotonic() - looked > _EXPIRE_EVERY:
+                looked = time.monotonic()
+                self._agent.spool.expire()
             if every is not None and time.monotonic() - told > every / 3:
                 told = time.monotonic()
                 notify("WATCHDOG=1", self._status_line())

@@ -199,7 +199,7 @@ _TAILNET = "100.101.102.103"
 def test_credentials_the_tailnet_and_a_unit_that_never_ran(make_host: MakeHost) -> None:
     host = _old_host(make_host, "0.2.0", _UNIT.replace("--broker localhost", f"--broker {_TAILNET}"))
     host.run_as_root(
-        "ip link add tailscale0 type dummy && ip link set tailscale0 up &&"
+        "ip link add tailscale0 type bridge && ip link set tailscale0 up &&"
         f" ip address add {_TAILNET}/32 dev tailscale0 && touch /etc/mosquitto/passwd &&"
         " chown mosquitto /etc/mosquitto/passwd && mosquitto_passwd -b /etc/mosquitto/passwd pi hunter2"
     )
