@@ -175,9 +175,23 @@ def _broker_notes(choice: BrokerChoice, spec: InstallSpec, host: Host) -> tuple[
         if host.port.answers == "mqtt-refuses":
             note += "; it wants credentials: set username and password_file in config.toml"
         return (note,)
+    if choice == "system":
+        return _listener_notes(spec, host)
     if choice == "none" and not spec.skip_broker:
         return (f"the broker is {spec.broker}, port {spec.port}: none is installed here",)
     return ()
+
+
+def _listener_notes(spec: InstallSpec, host: Host) -> tuple[str, ...]:
+    """That another port comes beside the one that is there: others may use that."""
+    configuration = host.mosquitto.configuration
+    others = configuration.without(mosquitto.OUR_FILE)
+    written = mosquitto.additions(others, spec.port).ports
+    kept = {*(one.port for one in configuration.listeners if one.port), *written} - {spec.port}
+    if not kept or configuration.serves_loopback(spec.port) or spec.port not in written:
+        return ()
+    ports = ", ".join(str(port) for port in sorted(kept))
+    return (f"mosquitto gets a listener on port {spec.port}, and goes on listening on port {ports}",)
 
 
 def _once(resources: list[Resource]) -> list[Resource]:

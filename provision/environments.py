@@ -140,7 +140,7 @@ class Environments:
         if self._here.kind == "linked-venv":
             return Kept(self._real(), command)
         shelf = self._shelf
-        for folder in (shelf.parent, shelf):
+        for folder in (*reversed(shelf.parents), shelf):
             if self._system.stat(folder) is None:
                 self._system.make_dir(folder, mode=0o700)
         for other in self._system.list(shelf):

@@ -82,6 +82,7 @@ class Plan:
         handlers: What will be restarted or reloaded.
         root_commands: What root would run for the actions that need it.
         owed: Ids of those handlers that are due whatever the actions change.
+        unfinished: Whether an earlier run was killed in the middle: the host is as that one left it.
     """
 
     actions: tuple[Action, ...]
@@ -89,6 +90,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     root_commands: tuple[RootCommand, ...] = ()
     owed: tuple[str, ...] = ()
+    unfinished: bool = False
 
     @property
     def changes(self) -> tuple[Action, ...]:

@@ -46,7 +46,11 @@ class Broker:
             try:
                 password = path.read_text(encoding="utf-8").partition("\n")[0]
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"cannot read the password file {path}") from error
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                raise ConfigError(
+                    f"cannot read the password file {path}: {reason}",
+                    hint="password_file names a file with the password as its first line, readable for this user",
+                ) from error
         return cls(
             host=settings.broker,
             port=settings.port,

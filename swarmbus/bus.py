@@ -253,6 +253,7 @@ class AgentBus:
         Raises:
             InvalidMessage, InvalidAgentId: Before anything is sent.
             NoSubscriber, NotAuthorized, Rejected: If the broker said so; the message stays listed.
+            Conflict: If a listener daemon runs for this agent, at another broker than this bus names.
             MailboxError, StorageError: If it could not be kept; it is not sent.
         """
         more = {**(extra or {}), **({"in_reply_to": in_reply_to} if in_reply_to is not None else {})}
@@ -311,6 +312,8 @@ class AgentBus:
         self, limit: int, *, consumer: str = AGENT, peek: bool = False, wait: float = 0.0
     ) -> list[StoredMessage]:
         """What `read_inbox` and `watch_inbox` do, as records."""
+        with contextlib.suppress(control.NoListener):
+            await self._check_listeners_broker()
         try:
             await fetch(self.agent_id, self.broker, keep_days=self._keep_days, consumer=consumer, stay=wait)
         except SwarmbusError:
@@ -343,6 +346,7 @@ class AgentBus:
             return await self._agent.spool.submit(message, wait, timeout)
         question = {"op": "submit", "envelope": message.to_wire(), "wait": wait, "timeout": timeout}
         try:
+            await self._check_listeners_broker()
             return Delivery(
                 **await asyncio.to_thread(control.request, self.agent_id, question, timeout + 5.0)
             )
@@ -354,6 +358,11 @@ class AgentBus:
                     return await one_shot._submit(message, wait, timeout)
             finally:
                 self.last_error = one_shot.last_error
+
+    async def _check_listeners_broker(self) -> None:
+        # The default names no broker: it is then the listener's, wherever that is.
+        if (self.broker.host, self.broker.port) != (_DEFAULTS.broker, _DEFAULTS.port):
+            await asyncio.to_thread(control.check_broker, self.agent_id, self.broker.host, self.broker.port)
 
     def _outbox(self, path: str | Path) -> JournalFile:
         name = str(path).replace("{agent_id}", self.agent_id)

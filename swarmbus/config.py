@@ -116,7 +116,7 @@ def load_settings(flags: Mapping[str, object] | None = None) -> Settings:
     if unknown := given.keys() - _NAMES.keys():
         raise TypeError(f"not settings: {sorted(unknown)}")
     path = paths.config_path()
-    top, agents = _read_config(path)
+    top, agents, text = _read_config(path)
     agent_id = _first(given.get("agent_id"), os.environ.get("SWARMBUS_AGENT_ID"), top.get("agent_id"))
     if agent_id is not None:
         agent_id = check_agent_id(str(agent_id))
@@ -127,11 +127,11 @@ def load_settings(flags: Mapping[str, object] | None = None) -> Settings:
         if name in given:
             values[name], sources[name] = _typed(name, given[name], f"--{name.replace('_', '-')}"), "flag"
         elif (found := _from_environment(name, agent_id)) is not None:
-            variable, text = found
-            values[name], sources[name] = _typed(name, text, variable), "environment"
+            variable, said = found
+            values[name], sources[name] = _typed(name, said, variable), "environment"
         elif name in own or name in top:
-            value = own[name] if name in own else top[name]
-            values[name], sources[name] = _typed(name, value, f"{name} in {path}"), "config.toml"
+            table, key = (own, ("agents", str(agent_id), name)) if name in own else (top, (name,))
+            values[name], sources[name] = _typed(name, table[name], path, text, key), "config.toml"
     if agent_id is not None:
         values["agent_id"] = agent_id
     return Settings(**values, sources=sources)
@@ -147,12 +147,12 @@ def _from_environment(name: str, agent_id: str | None) -> tuple[str, str] | None
     return None
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The top level and the ``[agents.<id>]`` tables; both empty where there is no file."""
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str]:
+    """The top level, the ``[agents.<id>]`` tables, and the text; all empty where there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}, {}
+        return {}, {}, ""
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"cannot read {path}: {reason}") from error
@@ -174,7 +174,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
         except InvalidAgentId as error:
             raise ConfigError(f"{path}: [agents.{agent_id}]: {error.message}", hint=error.hint) from error
         _refuse_unknown(path, text, table, _NAMES.keys() - {"agent_id"}, ("agents", agent_id))
-    return top, agents
+    return top, agents, text
 
 
 def _refuse_unknown(
@@ -212,14 +212,24 @@ def _parts(dotted: str) -> tuple[str, ...]:
     return tuple(part.strip(" \t\"'") for part in dotted.split("."))
 
 
-def _typed(name: str, value: object, where: str) -> object:
+def _typed(name: str, value: object, where: str | Path, text: str = "", key: tuple[str, ...] = ()) -> object:
+    """The value as what it has to be.
+
+    Args:
+        where: What it was given by: a flag, a variable, or the file with this ``text`` and ``key`` in it.
+    """
     kind = "port" if name == "port" else str(_NAMES[name].type).removesuffix(" | None")
     parse = _PARSERS[kind]
     try:
         return parse(value)
     except (ValueError, TypeError) as error:
         shown = "the value" if name == "password" else repr(value)
-        raise ConfigError(f"{where}: {shown} is not {_KINDS[kind]}") from error
+        hint = "mend it, or leave it out for the default"
+        if isinstance(where, Path):
+            line = _line_of(text, key)
+            where = f"{where}{f':{line}' if line else ''}: {name}"
+            hint = "mend that line, or remove it for the default"
+        raise ConfigError(f"{where}: {shown} is not {_KINDS[kind]}", hint=hint) from error
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,7 @@
 """The listener daemon's Unix socket, from outside: one JSON object a line, there and back.
 
 Only what the cheapest `swarmbus send` needs is imported here: no asyncio, no pydantic.
-Requests: ``{"op": "status" | "send" | "wait" | "poke", ...}``; an answer with ``error`` is raised as the
+Requests: ``{"op": "status" | "send" | "submit" | "wait" | "poke", ...}``; an answer with ``error`` is raised as the
 `SwarmbusError` of that code.
 """
 
@@ -78,6 +78,35 @@ def wait_for_mail(agent_id: str, consumer: str, seconds: float) -> None:
             f"the listener of {agent_id} has no broker: {answer['last_error']}",
             hint=f"swarmbus doctor --agent-id {agent_id}",
         )
+
+
+def check_broker(agent_id: str, host: str, port: int) -> None:
+    """See that a broker that was named is the one that the agent's listener daemon is connected to.
+
+    What goes through the listener goes to its broker, and what is in the mailbox came from there.
+
+    Raises:
+        Conflict: If it is another one.
+        NoListener: If no listener runs.
+    """
+    status = request(agent_id, {"op": "status"})
+    if port == status["port"] and _is_same_host(host, status["broker"]):
+        return
+    raise errors.Conflict(
+        f"the listener of {agent_id} (pid {status['pid']}) is connected to "
+        f"{status['broker']}:{status['port']}, not to {host}:{port}",
+        hint="name no broker, or stop that listener",
+    )
+
+
+def _is_same_host(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    try:
+        addresses = [{info[4][0] for info in socket.getaddrinfo(name, None)} for name in (one, other)]
+    except socket.gaierror:
+        return False
+    return bool(addresses[0] & addresses[1])
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def linger(facts: Facts, _: str) -> Iterator[Finding]:
         )
 
 
-@check("systemd.user-bus", "the user's systemd answers", scope="host", after=("systemd.linger",))
+@check("systemd.user-bus", "the user's systemd answers", scope="host", consequence_of=("systemd.linger",))
 def user_bus(facts: Facts, _: str) -> Iterator[Finding]:
     """By the sockets in the run-time folder."""
     _need_units(facts)
@@ -74,10 +74,10 @@ def unit_missing(facts: Facts, agent: str) -> Iterator[Finding]:
     yield Finding(Status.FAIL, f"there is no {agent_unit(agent)}", _evidence(unit), (init(agent),))
 
 
-@check("systemd.unit-masked", "its unit is not masked", after=("systemd.user-bus",))
+@check("systemd.unit-masked", "its unit is not masked", after=("systemd.user-bus", "systemd.unit-missing"))
 def unit_masked(facts: Facts, agent: str) -> Iterator[Finding]:
     """By LoadState."""
-    unit, name = facts.unit(agent), agent_unit(agent)
+    unit, name = _loaded(facts, agent), agent_unit(agent)
     if unit["LoadState"] == "masked":
         fix = (systemctl_user("unmask", name), init(agent))
         yield Finding(Status.FAIL, f"{name} is masked: systemd refuses to start it", _evidence(unit), fix)
@@ -136,7 +136,9 @@ def _need_units(facts: Facts) -> None:
     if not facts.has_systemd():
         raise CouldNotLook("systemd does not run here")
     if all(facts.supervision(agent) != "systemd-user" for agent in facts.agents):
-        raise CouldNotLook("no agent here has a unit")
+        raise CouldNotLook(
+            f"{' and '.join(facts.agents)} {'has' if len(facts.agents) == 1 else 'have'} no unit"
+        )
 
 
 def _loaded(facts: Facts, agent: str) -> dict[str, str]:

@@ -16,7 +16,8 @@ Manager = Literal["user", "system"]
 
 SYSTEMCTL = "/usr/bin/systemctl"
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,Result"
-_START_WAIT = 20.0  # seconds until a service that has not said READY is left to the canary to judge
+_START_WAIT = 6.0  # seconds until a service that has not said READY is left to the canary to judge
+_STOP_WAIT = 35.0  # seconds that the one before it has besides: a listener drains for up to 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Unit(Resource):
 
     def undo(self, system: System, before: State, original: bytes | None) -> None:
         seen = self.read(system)
-        if seen["active"] and not before["active"]:
+        if not before["active"] and self._is_under_way(system):
             self._systemctl(system, "stop", self.name, timeout=120).check(f"stopping {self.name}")
         if seen["enabled"] != before["enabled"]:
             verb = "enable" if before["enabled"] else "disable"
@@ -110,6 +111,11 @@ class Unit(Resource):
             start_unit(system, self.manager, self.name, "start")
         elif not before["active"]:
             self._systemctl(system, "reset-failed", self.name)
+
+    def _is_under_way(self, system: System) -> bool:
+        """Whether systemd does anything with it; one that waits for its next restart would outlive its file."""
+        shown = show_units(system, self.manager, [self.name]).get(self.name, UnitSeen())
+        return shown.active not in ("inactive", "failed")
 
     def commands(self, system: System) -> list[RootCommand]:
         if self.manager == "user":
@@ -161,20 +167,23 @@ def show_units(system: System, manager: Manager, names: Sequence[str]) -> dict[s
 
 
 def start_unit(system: System, manager: Manager, name: str, verb: Literal["start", "restart"]) -> None:
-    """Start it and wait until it runs, or has failed, or is still on its way up after 20 s.
+    """Start it and wait until it runs, or has failed, or is still on its way up after 6 s.
 
     Raises:
         CannotRun: If it failed.
     """
     systemctl(system, manager, verb, "--no-block", name).check(f"{verb}ing {name}")
-    deadline = system.monotonic() + _START_WAIT
-    while system.monotonic() < deadline:
+    begun = system.monotonic()
+    deadline = begun + _START_WAIT
+    while (now := system.monotonic()) < deadline:
         seen = show_units(system, manager, [name]).get(name, UnitSeen())
         if seen.active == "active" and seen.sub != "auto-restart":
             return
         if seen.active == "failed" or seen.sub == "auto-restart":
             log = f"journalctl {'--user-unit' if manager == 'user' else '--unit'} {name} -n 20"
             raise CannotRun(f"{name} does not stay up ({seen.result})", hint=f"its own words: {log}")
+        if seen.active == "deactivating" and now < begun + _STOP_WAIT:
+            deadline = now + _START_WAIT
         system.sleep(0.1)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from swarmbus.cli import options, output
-from swarmbus.config import Settings, load_settings
+from swarmbus.cli import installing, options, output
+from swarmbus.config import Settings
 from swarmbus.errors import ExitStatus, SwarmbusError, UsageError
 
 if TYPE_CHECKING:
-    from swarmbus.provision.init import GateReport, Outcome, Prepared
-
-_CANARY_PATIENCE: Final = 20.0
-"""Seconds until a listener that was only just started has to be there."""
+    from swarmbus.provision.init import Outcome, Prepared
 
 _CREDENTIALS: Final = ("username", "password", "ca_cert", "client_cert", "client_key", "tls")
 
@@ -36,6 +34,7 @@ _CREDENTIALS: Final = ("username", "password", "ca_cert", "client_cert", "client
 @click.option("--skip-broker", is_flag=True, default=None, help="Install and configure no broker.")
 @click.option("--skip-plugin", is_flag=True, help="Connect no agent host, as --host-type none.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--rollback", is_flag=True, help="Only take back what an interrupted run has done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.connection
 @options.as_json
@@ -45,6 +44,7 @@ def command(
     skip_broker: bool | None,
     skip_plugin: bool,
     dry_run: bool,
+    rollback: bool,
     yes: bool,
     as_json: bool,
 ) -> ExitStatus:
@@ -57,18 +57,24 @@ def command(
     Exit status 1: failed. 3: somebody else's change is in the way. 4: root is needed.
     """
     from swarmbus.cli.init_show import Progress, show_plan  # noqa: PLC0415  # --help loads no engine
+    from swarmbus.provision.bus import LocalBus  # noqa: PLC0415
     from swarmbus.provision.init import carry_out, prepare  # noqa: PLC0415
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+    from swarmbus.provision.precautions import check_broker  # noqa: PLC0415
 
+    if rollback:
+        return _take_back(dry_run=dry_run, yes=yes, as_json=as_json)
     _refuse_what_is_not_here(settings, None if skip_plugin else host_type)
     prepared = prepare(LocalSystem(), _flags(settings, skip_broker))
     plan = prepared.plan
+    try:
+        check_broker(prepared, LocalBus())
+    except SwarmbusError as error:
+        if not dry_run:
+            raise
+        plan = replace(plan, notes=(*plan.notes, f"{error.message}: init would stop here"))
     if dry_run:
-        if as_json:
-            output.write_json(plan.as_json())
-        else:
-            show_plan(plan, output.write)
-        return ExitStatus.CONFLICT if plan.conflicts else ExitStatus.DONE
+        return installing.show_only(plan, as_json=as_json)
     must_ask = plan.changed and not plan.blocked and not yes
     if must_ask and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
         raise UsageError(
@@ -78,11 +84,43 @@ def command(
     if must_ask and not click.confirm("Do this?", default=True, err=True):
         output.say("nothing was changed")
         return ExitStatus.NO
-    with Progress(sys.stderr) as progress:
-        outcome = carry_out(prepared, gate=_canary, observer=progress)
+    with installing.taken_back_on_signals(), Progress(sys.stderr) as progress:
+        outcome = carry_out(prepared, gate=installing.canary_gate, observer=progress)
     if as_json:
         output.write_json(outcome.as_json())
     _tell(prepared, outcome, as_json=as_json)
+    return outcome.exit_status
+
+
+def _take_back(*, dry_run: bool, yes: bool, as_json: bool) -> ExitStatus:
+    """``--rollback``."""
+    from swarmbus.cli.init_show import Progress  # noqa: PLC0415  # as above
+    from swarmbus.provision.init import roll_back  # noqa: PLC0415
+    from swarmbus.provision.journal import Journal  # noqa: PLC0415
+    from swarmbus.provision.layout import Layout  # noqa: PLC0415
+    from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+
+    system = LocalSystem()
+    interrupted = Journal(system, Layout.of_this_user().provision).interrupted()
+    if interrupted is None:
+        output.say("no run was interrupted: there is nothing to take back")
+        return ExitStatus.DONE
+    for entry in reversed(interrupted.changes):
+        output.say(f"  to be taken back: {entry.resource().title}")
+    if dry_run:
+        return ExitStatus.DONE
+    if not installing.may_go_on("Take it back?", yes=yes):
+        return ExitStatus.NO
+    with Progress(sys.stderr) as progress:
+        outcome = roll_back(system, observer=progress)
+    if outcome is None:
+        return ExitStatus.DONE  # another run has done it meanwhile
+    if as_json:
+        output.write_json(outcome.as_json())
+    for note in outcome.notes:
+        output.say(f"note: {note}")
+    if outcome.error is not None:
+        output.complain("swarmbus init", outcome.error)
     return outcome.exit_status
 
 
@@ -116,21 +154,6 @@ def _flags(settings: Settings, skip_broker: bool | None) -> dict[str, Any]:
         if settings.sources.get(name) in ("flag", "environment"):
             asked[name] = getattr(settings, name)
     return {**asked, "skip_broker": skip_broker}
-
-
-def _canary(prepared: Prepared) -> GateReport:
-    """One message for each agent, from it to itself, through broker, listener, mailbox and receipt."""
-    from swarmbus.provision.canary import canary  # noqa: PLC0415  # as above
-    from swarmbus.provision.init import GateReport  # noqa: PLC0415
-
-    results = [
-        canary(load_settings({"agent_id": agent.id}), patience=_CANARY_PATIENCE)
-        for agent in prepared.spec.agents
-    ]
-    first = next((result for result in results if not result.ok), results[0])
-    return GateReport(
-        ok=first.ok, summary=first.summary, detail={"canaries": [result.as_dict() for result in results]}
-    )
 
 
 def _tell(prepared: Prepared, outcome: Outcome, *, as_json: bool) -> None:

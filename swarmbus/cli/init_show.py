@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -46,7 +47,7 @@ def show_plan(plan: Plan, write: Callable[[str], None]) -> None:
             )
     for handler in plan.handlers:
         write(f"  {output.paint('>', output.YELLOW)} {one_line(handler.title)}\n")
-    if not plan.changed and not plan.conflicts:
+    if not plan.changed and not plan.conflicts and not plan.unfinished:
         write("everything is as it should be\n")
     for note in plan.notes:
         write(f"note: {one_line(note)}\n")
@@ -91,19 +92,27 @@ class Progress:
         """Show a step as it begins (on a terminal only), and how it ended."""
         if event.stage in _WORDS:
             self.hush()
-            self._console.print(_ended(event), soft_wrap=True)
+            self._print(_ended(event))
+        elif event.step == "gate" and event.stage == "begun" and not self._is_live:
+            self._print(Text(f"  ...  {_name(event)} {one_line(event.detail or '')}".rstrip()))
         elif event.stage == "begun" and self._is_live:
             self.hush()
             spinner = Spinner("dots", text=_name(event))
             live = Live(spinner, console=self._console, transient=True, refresh_per_second=10)
-            live.start()
+            with suppress(OSError):
+                live.start()
             self._live = live
 
     def hush(self) -> None:
         """Stop drawing."""
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
             self._live = None
+
+    def _print(self, text: Text) -> None:
+        with suppress(OSError):  # whoever hung up; what is under way, or taken back, goes on
+            self._console.print(text, soft_wrap=True)
 
 
 def _ended(event: Event) -> Text:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -15,8 +21,10 @@ if TYPE_CHECKING:
     from swarmbus.provision.outcome import GateReport, Outcome, Prepared
     from swarmbus.provision.plan import Plan
 
-_CANARY_PATIENCE: Final = 20.0
-"""Seconds until a listener that was only just started has to be there."""
+_CANARY_PATIENCE: Final = 15.0
+"""Seconds until the listeners, all of them, that were only just started have to be there."""
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def show_only(plan: Plan, *, as_json: bool) -> ExitStatus:
@@ -65,7 +73,7 @@ def carry_out_plan(name: str, prepared: Prepared, *, yes: bool, as_json: bool) -
             return None
     else:
         show_plan(plan, output.say_part)
-    with Progress(sys.stderr) as progress:
+    with taken_back_on_signals(), Progress(sys.stderr) as progress:
         outcome = carry_out(prepared, gate=canary_gate, observer=progress)
     if as_json:
         output.write_json(outcome.as_json())
@@ -76,15 +84,42 @@ def carry_out_plan(name: str, prepared: Prepared, *, yes: bool, as_json: bool) -
     return outcome
 
 
+@contextmanager
+def taken_back_on_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP interrupt what is done as Ctrl-C does, and then end this process all the same."""
+    ended_by: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for one in _ENDING:
+            signal.signal(one, signal.SIG_IGN)  # what is being taken back is not to be cut off
+        ended_by.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if ended_by:
+            os.kill(os.getpid(), ended_by[0])
+
+
 def canary_gate(prepared: Prepared) -> GateReport:
     """One message for each agent, from it to itself, through broker, listener, mailbox and receipt."""
     from swarmbus.provision.canary import canary  # noqa: PLC0415
     from swarmbus.provision.outcome import GateReport  # noqa: PLC0415
 
-    results = [
-        canary(load_settings({"agent_id": agent.id}), patience=_CANARY_PATIENCE)
-        for agent in prepared.spec.agents
-    ]
+    results = []
+    give_up = time.monotonic() + _CANARY_PATIENCE
+    for agent in prepared.spec.agents:
+        patience = max(0.0, give_up - time.monotonic())
+        results.append(canary(load_settings({"agent_id": agent.id}), patience=patience))
+        if not results[-1].ok:
+            break  # that is enough to take all of it back
     first = next((result for result in results if not result.ok), results[0])
     return GateReport(
         ok=first.ok, summary=first.summary, detail={"canaries": [result.as_dict() for result in results]}

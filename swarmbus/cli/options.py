@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import wraps
-from socket import gaierror, getaddrinfo
 from typing import Any, Final, TypeVar
 
 import click
@@ -23,7 +22,7 @@ import click
 from swarmbus import control
 from swarmbus.cli import output
 from swarmbus.config import Settings, load_settings
-from swarmbus.errors import Conflict, UsageError
+from swarmbus.errors import UsageError
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
@@ -152,21 +151,4 @@ def check_same_broker(settings: Settings, agent_id: str) -> None:
     """
     if not {"flag", "environment"} & {settings.sources.get("broker"), settings.sources.get("port")}:
         return
-    status = control.request(agent_id, {"op": "status"})
-    if settings.port == status["port"] and _same_host(settings.broker, status["broker"]):
-        return
-    raise Conflict(
-        f"the listener of {agent_id} (pid {status['pid']}) is connected to "
-        f"{status['broker']}:{status['port']}, not to {settings.broker}:{settings.port}",
-        hint="leave --broker and --port out, or stop it",
-    )
-
-
-def _same_host(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    try:
-        addresses = [{info[4][0] for info in getaddrinfo(name, None)} for name in (one, other)]
-    except gaierror:
-        return False
-    return bool(addresses[0] & addresses[1])
+    control.check_broker(agent_id, settings.broker, settings.port)

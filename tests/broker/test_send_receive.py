@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarmbus.bus import AgentBus
-from swarmbus.errors import BrokerUnreachable, InvalidAgentId, InvalidMessage, NoSubscriber
+from swarmbus.errors import BrokerUnreachable, Conflict, InvalidAgentId, InvalidMessage, NoSubscriber
 from swarmbus.inbox_file import parse_entries
 from swarmbus.mailbox import Mailbox
 from swarmbus.paths import mailbox_path
@@ -734,3 +734,14 @@ async def test_what_could_not_be_stored_was_not_acknowledged_to_the_broker(broke
         enlarge(folder)
         async with listening(broker, "coder"):
             await until(lambda: len(subjects("coder")) == 20)
+
+
+@in_loop
+async def test_a_bus_that_names_another_broker_does_not_use_the_listener(broker: Broker) -> None:
+    async with listening(broker, "planner"), listening(broker, "coder"):
+        elsewhere = AgentBus("planner", "127.0.0.1", 1)
+        with pytest.raises(Conflict, match="is connected to"):
+            await elsewhere.send(to="coder", subject="where?", body="")
+        with pytest.raises(Conflict):
+            await elsewhere.read_inbox()
+    assert subjects("coder") == []
