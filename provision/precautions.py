@@ -1,4 +1,4 @@
-"""Precautions: looked at before anything is changed, so that a wrong word does not take healthy agents down."""
+"""Precautions: what is looked at first, so that a wrong word does not take healthy agents down."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Broker:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
                 raise ConfigError(
                     f"cannot read the password file {path}: {reason}",
-                    hint="password_file names a file with the password as its first line, readable for this user",
+                    hint="password_file names a file that this user can read; its first line is the password",
                 ) from error
         return cls(
             host=settings.broker,

@@ -81,6 +81,7 @@ def save_cursor(path: Path, position: Position, *, not_before: int = 0) -> None:
     try:
         make_private_folders(path.parent)
         with temporary.open("w", encoding="ascii") as file:
+            os.fchmod(file.fileno(), 0o600)
             file.write(text)
             file.flush()
             if os.fstat(file.fileno()).st_mtime_ns < not_before:

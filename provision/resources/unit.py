@@ -113,7 +113,7 @@ class Unit(Resource):
             self._systemctl(system, "reset-failed", self.name)
 
     def _is_under_way(self, system: System) -> bool:
-        """Whether systemd does anything with it; one that waits for its next restart would outlive its file."""
+        """Also one that waits for its next restart, and would fail again when its file is gone."""
         shown = show_units(system, self.manager, [self.name]).get(self.name, UnitSeen())
         return shown.active not in ("inactive", "failed")
 

@@ -86,7 +86,7 @@ def carry_out_plan(name: str, prepared: Prepared, *, yes: bool, as_json: bool) -
 
 @contextmanager
 def taken_back_on_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP interrupt what is done as Ctrl-C does, and then end this process all the same."""
+    """Have SIGTERM and SIGHUP interrupt what is done, as Ctrl-C does, and then end this process."""
     ended_by: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:

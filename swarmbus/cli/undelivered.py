@@ -62,6 +62,7 @@ def _who_else(settings: Settings, to: str) -> str | None:
     known: list[str] = []
     with suppress(SwarmbusError):
         broker = Broker.from_settings(settings)
-        known = [presence.agent for presence in asyncio.run(ask_presence(broker, settings.agent_id))]
+        everybody = asyncio.run(ask_presence(broker, settings.agent_id))
+        known = [presence.agent for presence in everybody if presence.agent != to]
     close = output.near(to, known)
     return f"did you mean {close}? swarmbus list --all shows everybody" if close else None

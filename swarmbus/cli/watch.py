@@ -10,7 +10,7 @@ from swarmbus.cli import options, output
 from swarmbus.cli.entries import received_text
 from swarmbus.cli.reading import read_unread
 from swarmbus.config import Settings
-from swarmbus.errors import ExitStatus
+from swarmbus.errors import ExitStatus, TimedOut
 from swarmbus.mailbox import StoredMessage
 
 
@@ -44,5 +44,4 @@ def command(settings: Settings, timeout: float, consumer: str, as_json: bool) ->
 
     if read_unread(settings, consumer, 1, show, stay=timeout):
         return ExitStatus.DONE
-    output.say(f"{settings.agent_id}: no message within {timeout:g} s")
-    return ExitStatus.NO
+    raise TimedOut(f"{settings.agent_id}: no message within {timeout:g} s")

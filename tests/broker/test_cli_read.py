@@ -149,7 +149,7 @@ def test_watch_waits_for_the_next_one() -> None:
 def test_watch_ends_with_1_when_nothing_comes() -> None:
     began = time.monotonic()
     ran = swarmbus("watch", "--agent-id=coder", "--timeout=0.5")
-    assert (ran.status, ran.out, ran.err) == (1, "", "coder: no message within 0.5 s\n")
+    assert (ran.status, ran.out, ran.err) == (1, "", "swarmbus watch: coder: no message within 0.5 s\n")
     assert time.monotonic() - began > 0.5
 
 

@@ -179,6 +179,44 @@ def test_sudo_asks_for_the_password_once(make_host: MakeHost) -> None:
     _talks(host, "planner", "pi")
 
 
+def test_a_broker_that_is_not_there_does_not_take_healthy_agents_down(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    for agent in ("planner", "coder"):
+        host.ssh(f"{SWARMBUS} init --agent-id {agent} --yes")
+    nobody = "lladdr 02:00:00:00:00:99 nud permanent"  # what is sent there is lost without an answer
+    host.run_as_root("ip route add 10.255.255.1 dev host0")
+    host.run_as_root(f"ip neighbour add 10.255.255.1 dev host0 {nobody}")
+    pids = "systemctl --user show --property MainPID swarmbus-planner swarmbus-coder"
+    before = (host.ssh(pids).stdout, host.ssh("cat .config/swarmbus/config.toml").stdout)
+    for broker in ("10.255.255.1", "nowhere.invalid"):
+        began = time.monotonic()
+        ran = host.ssh(f"{SWARMBUS} init --agent-id remote --broker {broker} --yes", check=False)
+        assert (ran.returncode, time.monotonic() - began < 15) == (2, True), ran.stderr
+        assert broker in ran.stderr
+        assert "nothing was changed" in ran.stderr
+    told = host.ssh(f"{SWARMBUS} init --agent-id remote --broker 10.255.255.1 --dry-run").stdout
+    assert "init would stop here" in told
+    assert "planner, coder will use 10.255.255.1" in told
+    assert (host.ssh(pids).stdout, host.ssh("cat .config/swarmbus/config.toml").stdout) == before
+    _talks(host, "planner", "pi")
+
+
+def test_a_signal_in_the_middle_takes_everything_back(make_host: MakeHost) -> None:
+    host = make_host("bookworm")
+    _install(host)
+    host.ssh(f"{SWARMBUS} init --agent-id planner --yes")
+    before = host.ssh("cat .config/swarmbus/config.toml").stdout
+    init = f"{SWARMBUS} init --agent-id coder --port 1999 --yes"
+    written = "until grep -q 1999 .config/swarmbus/config.toml; do sleep 0.02; done"
+    ended = host.ssh(f"bash -c {shlex.quote(f'{init} & {written}; kill -TERM $!; wait $!')}", check=False)
+    assert ended.returncode == 143, ended.stderr
+    assert "taken back" in ended.stderr, "it had begun"
+    assert host.ssh("cat .config/swarmbus/config.toml").stdout == before
+    assert host.ssh("ls .local/state/swarmbus/.provision/journal.jsonl", check=False).returncode != 0
+    _talks(host, "planner", "pi")
+
+
 def test_killed_again_and_again_and_healed(make_host: MakeHost) -> None:
     host = make_host("bookworm")
     _install(host)

