@@ -21,7 +21,7 @@ from swarmbus.provision.init import prepare
 from swarmbus.provision.journal import Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.old_command import OldCommand
-from swarmbus.provision.old_tool import OldAgent, OldInstallation, recognise
+from swarmbus.provision.old_tool import OldAgent, OldInstallation, recognise, unread_by_mcp
 from swarmbus.provision.outcome import Prepared
 from swarmbus.provision.request import AgentSpec, Request
 from swarmbus.provision.spec import DEFAULT_PORT, load_kept, read_config
@@ -73,7 +73,7 @@ def prepare_adoption(
     agents = [agent for agent in found.agents if not agent_ids or agent.id in agent_ids]
     _refuse_unknown(found, agents, agent_ids, layout)
     _refuse_by_hand(found, agents, agent_ids)
-    told = tuple(_remarks(found, agents))
+    told = (*_remarks(found, agents), *_unread(system, layout, agents))
     if not agents:
         return Adoption(found, None, told)
     usual = _usual_broker(system, layout, agents)
@@ -138,6 +138,14 @@ def _remarks(found: OldInstallation, agents: Sequence[OldAgent]) -> Iterator[str
             yield f"an MCP server of the existing tool runs for {agent_id!r}, pid {process.pid}: it stays"
     if found.claude is not None and found.claude.problem is not None:
         yield f"{found.claude.path} is left as it is, for it cannot be parsed: {found.claude.problem}"
+
+
+def _unread(system: System, layout: Layout, agents: Sequence[OldAgent]) -> Iterator[str]:
+    """Messages that only the old MCP server can hand out; they are in no inbox file of ours."""
+    for agent in agents:
+        path = layout.state / f"{agent.id}.sqlite3"
+        if count := unread_by_mcp(system, path):
+            yield f"{agent.id} has not acknowledged {count} messages of its MCP server: they stay in {path}"
 
 
 def _init_instead(command: OldCommand) -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -325,6 +327,23 @@ def _in_unit(system: System, pid: int) -> bool:
     except StorageError:
         return False
     return re.search(rb"/swarmbus-[^/]+\.service", groups) is not None
+
+
+def unread_by_mcp(system: System, path: Path) -> int:
+    """How many messages in the file of the MCP server of 0.2.0 its agent has not acknowledged.
+
+    0 also where the file is none that can be read without opening it as a database.
+    """
+    try:
+        data = system.read(path)
+        if not data:
+            return 0
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.deserialize(data)
+            count = "SELECT count(*) FROM inbox_messages WHERE acknowledged_at IS NULL"
+            return int(database.execute(count).fetchone()[0])
+    except (sqlite3.Error, StorageError):
+        return 0
 
 
 def _claude(system: System, layout: Layout) -> ClaudeEntry | None:

@@ -67,6 +67,11 @@ def command(
     _refuse_what_is_not_here(settings, None if skip_plugin else host_type)
     prepared = prepare(LocalSystem(), _flags(settings, skip_broker))
     plan = prepared.plan
+    must_ask = plan.changed and not plan.blocked and not yes and not dry_run
+    if must_ask and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
+        raise UsageError(
+            "there is no terminal to ask on", hint="look at the plan with --dry-run, and add --yes"
+        )
     try:
         check_broker(prepared, LocalBus())
     except SwarmbusError as error:
@@ -75,11 +80,6 @@ def command(
         plan = replace(plan, notes=(*plan.notes, f"{error.message}: init would stop here"))
     if dry_run:
         return installing.show_only(plan, as_json=as_json)
-    must_ask = plan.changed and not plan.blocked and not yes
-    if must_ask and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
-        raise UsageError(
-            "there is no terminal to ask on", hint="look at the plan with --dry-run, and add --yes"
-        )
     show_plan(plan, output.say_part)
     if must_ask and not click.confirm("Do this?", default=True, err=True):
         output.say("nothing was changed")
@@ -99,11 +99,14 @@ def _take_back(*, dry_run: bool, yes: bool, as_json: bool) -> ExitStatus:
     from swarmbus.provision.journal import Journal  # noqa: PLC0415
     from swarmbus.provision.layout import Layout  # noqa: PLC0415
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+    from swarmbus.provision.plan import Plan  # noqa: PLC0415
 
     system = LocalSystem()
     interrupted = Journal(system, Layout.of_this_user().provision).interrupted()
     if interrupted is None:
         output.say("no run was interrupted: there is nothing to take back")
+        if as_json:
+            output.write_json(Plan(()).as_json())
         return ExitStatus.DONE
     for entry in reversed(interrupted.changes):
         output.say(f"  to be taken back: {entry.resource().title}")

@@ -214,6 +214,13 @@ def test_a_signal_in_the_middle_takes_everything_back(make_host: MakeHost) -> No
     assert "taken back" in ended.stderr, "it had begun"
     assert host.ssh("cat .config/swarmbus/config.toml").stdout == before
     assert host.ssh("ls .local/state/swarmbus/.provision/journal.jsonl", check=False).returncode != 0
+    assert "not-found" not in host.ssh("systemctl --user list-units --all 'swarmbus*'").stdout
+
+    host.ssh(f"bash -c {shlex.quote(f'{init} & {written}; kill -KILL $!; wait $!')}", check=False)
+    assert "was interrupted" in host.ssh(f"{SWARMBUS} init --dry-run").stdout
+    host.ssh(f"{SWARMBUS} init --rollback --yes")
+    assert host.ssh("cat .config/swarmbus/config.toml").stdout == before
+    assert "nothing to take back" in host.ssh(f"{SWARMBUS} init --rollback --yes").stderr
     _talks(host, "planner", "pi")
 
 

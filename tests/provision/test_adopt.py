@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from swarmbus.errors import Conflict, ExitStatus, ListenerRunning, UsageError
 from swarmbus.provision.adopt import Adoption, prepare_adoption, was_interrupted
 from swarmbus.provision.init import GateReport, Outcome, Prepared, carry_out, prepare, roll_back
 from swarmbus.provision.mosquitto import OUR_FILE
+from swarmbus.provision.system import ProcessSeen
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.machine import STATE, Machine, bare_debian
 from tests.provision.old_units import AUTH, BY_DOCUMENTATION, TORN, UNIT
@@ -325,9 +328,7 @@ class ByHand(WithWake):
     def list(self, path: Path) -> list[str]:
         return ["4242"] if path == Path("/proc") else super().list(path)
 
-    def process(self, pid: int) -> Any:
-        from swarmbus.provision.system import ProcessSeen
-
+    def process(self, pid: int) -> ProcessSeen | None:
         argv = (
             "/x/python",
             "/x/swarmbus",
@@ -373,20 +374,28 @@ for number, root in enumerate(sys.argv[1:], 1):
 """
 
 
-def test_killed_after_any_change_and_healed_or_taken_back(tmp_path: Path) -> None:
-    first = Host(tmp_path / "first")
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which an fsync costs nothing, where there is one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder)
+
+
+def test_killed_after_any_change_and_healed_or_taken_back(in_memory: Path) -> None:
+    first = Host(in_memory / "first")
     first.old()
     first.write(DROP_INS / "auth.conf", AUTH + "Nice=5\n", 0o600)
     first.write(SETTINGS, json.dumps(CLAUDE))
     before = first.tree()
-    copies = [tmp_path / "whole"]
+    copies = [in_memory / "whole"]
     shutil.copytree(first.root, copies[0])
     whole = WithWake(copies[0], Machine())
     adopt_once(whole)
     wanted = tree(copies[0], without=(*OF_THE_ENGINE, "run/user", "var/lib/apt"))
     assert whole.changes > 60
 
-    roots = [tmp_path / f"{number:03}" for number in range(1, whole.changes + 1)]
+    roots = [in_memory / f"{number:03}" for number in range(1, whole.changes + 1)]
     for root in roots:
         shutil.copytree(first.root, root)
     command = [sys.executable, "-c", _SWEEP, *map(str, roots)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from swarmbus.provision.old_tool import OldAgent, recognise
+from swarmbus.provision.old_tool import OldAgent, recognise, unread_by_mcp
 from swarmbus.provision.system import ProcessSeen
 from swarmbus.provision.unit_file import NotUnderstoodError, split_words
 from tests.provision.fake_system import FakeSystem
@@ -199,6 +200,19 @@ def test_the_entry_in_the_settings_of_claude_code() -> None:
     claude = recognise(system, LAYOUT).claude
     assert claude is not None
     assert claude.problem
+
+
+def test_messages_of_its_mcp_server(tmp_path: Path) -> None:
+    system, path = FakeSystem(), Path("/home/pi/.local/state/swarmbus/coder-2.sqlite3")
+    assert unread_by_mcp(system, path) == 0
+    system.put(str(path), "no database")
+    assert unread_by_mcp(system, path) == 0
+    with sqlite3.connect(tmp_path / "x") as database:
+        database.execute("CREATE TABLE inbox_messages (id TEXT, acknowledged_at TEXT)")
+        database.execute("INSERT INTO inbox_messages VALUES ('1', NULL), ('2', 'then'), ('3', NULL)")
+    database.close()
+    system.files[path].data = (tmp_path / "x").read_bytes()
+    assert unread_by_mcp(system, path) == 2
 
 
 @pytest.mark.parametrize(
