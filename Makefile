@@ -4,7 +4,7 @@ BUILD := build
 VENV := $(BUILD)/venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SHELL_SCRIPTS := install.sh .ci/run $(wildcard scripts/*.sh)
+SHELL_SCRIPTS := install.sh .ci/run $(wildcard scripts/*.sh templates/rescue/*.sh)
 PYTEST := $(BIN)/python -m pytest
 # A file's tests stay together, as they share what took seconds to make; the longest files are named first.
 # (xdist 3.8's --dist loadgroup does not group under pytest 9.)

@@ -58,8 +58,9 @@ class Presence:
     interval: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``list --long --json``."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """For ``list --long --json``; ``state`` is the status, ``last_seen`` when it was last given."""
+        facts = {name: getattr(self, name) for name in self.__slots__ if name not in ("status", "ts")}
+        return {"agent": self.agent, "state": self.status, "last_seen": self.ts, **facts}
 
 
 def read_presence(agent: str, payload: bytes, now: datetime | None = None) -> Presence | None:

@@ -218,7 +218,7 @@ def test_list_is_an_id_a_line_and_an_array_of_ids() -> None:
 def test_list_long_has_state_version_host_and_times() -> None:
     with Listener("coder", None):
         (agent,) = swarmbus("list", "--long", "--json").json
-        assert (agent["agent"], agent["status"], agent["wire"]) == ("coder", "online", 1)
+        assert (agent["agent"], agent["state"], agent["wire"]) == ("coder", "online", 1)
         assert {"version", "host", "since", "ts"} <= set(agent)
         headings, row = swarmbus("list", "--long").out.splitlines()
     assert headings.split()[:4] == ["agent", "state", "version", "host"]
