@@ -219,7 +219,7 @@ def test_list_long_has_state_version_host_and_times() -> None:
     with Listener("coder", None):
         (agent,) = swarmbus("list", "--long", "--json").json
         assert (agent["agent"], agent["state"], agent["wire"]) == ("coder", "online", 1)
-        assert {"version", "host", "since", "ts"} <= set(agent)
+        assert {"version", "host", "since", "last_seen"} <= set(agent)
         headings, row = swarmbus("list", "--long").out.splitlines()
     assert headings.split()[:4] == ["agent", "state", "version", "host"]
     assert row.split()[:2] == ["coder", "online"]
