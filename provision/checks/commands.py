@@ -46,11 +46,15 @@ def restart_listener(facts: Facts, agent: str) -> tuple[str, ...]:
         return (systemctl_user("restart", agent_unit(agent)),)
     if listener is None:
         return start_listener(facts, agent)
-    # tail ends with the process that it watches (coreutils); the daemon finishes what it is doing first
-    stop = f"kill {listener.pid} && tail --pid={listener.pid} -f /dev/null"
     if facts.supervision(agent) == "processes":
-        return (f"{stop} && {init(agent)}",)
-    return (f"{stop} && {_again(facts, agent, listener)}",)
+        return (f"{end(listener)} && {init(agent)}",)
+    return (f"{end(listener)} && {_again(facts, agent, listener)}",)
+
+
+def end(listener: ListenerSeen) -> str:
+    """End a listener daemon that no unit runs, and wait: it finishes what it is doing first."""
+    # tail ends with the process that it watches (coreutils)
+    return f"kill {listener.pid} && tail --pid={listener.pid} -f /dev/null"
 
 
 def _again(facts: Facts, agent: str, listener: ListenerSeen) -> str:

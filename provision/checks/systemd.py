@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from swarmbus.provision.checks.commands import init, systemctl_user
+from swarmbus.provision.checks.commands import end, init, systemctl_user
 from swarmbus.provision.checks.record import Finding, Status, check
 from swarmbus.provision.facts import CouldNotLook, Facts
 from swarmbus.provision.supervisors.systemd_user import agent_unit
@@ -109,10 +109,15 @@ def unit_failed(facts: Facts, agent: str) -> Iterator[Finding]:
     if unit["ActiveState"] == "failed" or again:
         how = "fails again and again" if again else "has failed"
         message = f"{name} {how}: {unit['Result']}, exit status {unit['ExecMainStatus']}"
+        start = f"{systemctl_user('reset-failed', name)} && {systemctl_user('start', name)}"
         if unit["Result"] == "exit-code" and unit["ExecMainStatus"] == "3":
             message = f"{name} has failed: another listener of {agent} runs on this host"
+            other = facts.listener(agent)
+            if other is not None:
+                message += f", pid {other.pid}"
+                start = f"{end(other)} && {start}"
         fix = (
-            f"{systemctl_user('reset-failed', name)} && {systemctl_user('start', name)}",
+            start,
             f"journalctl --user-unit {name} -n 20 --no-pager",
         )
         yield Finding(Status.FAIL, message, _evidence(unit), fix)

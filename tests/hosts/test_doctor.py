@@ -15,7 +15,6 @@ from tests.lab.hosts import Container, Host
 
 UNIT = "swarmbus-coder.service"
 STATE = ".local/state/swarmbus/coder"
-INIT = "bash -lc 'swarmbus init --agent-id coder --yes"
 
 Type = Callable[[str], CompletedProcess[str]]
 """Runs a command on a host as somebody with a login shell types it; raises if it fails."""
@@ -27,21 +26,8 @@ def host(request: pytest.FixtureRequest, make_module_host: MakeHost) -> Host:
     host = make_module_host(request.param, name="clinic", index=False)
     host.copy_checkout()
     host.ssh("./swarmbus/install.sh --agent-id coder", timeout=600)
+    host.ssh("mkdir sent && bash -lc 'swarmbus init --agent-id coder --outbox ~/sent/coder.md --yes'")
     return host
-
-
-@pytest.fixture(scope="module")
-def guest(host: Host) -> Type:
-    """Somebody else on that host, without sudo: with an agent and a broker of his own."""
-    host.copy_checkout("/home/guest/swarmbus", owner="guest")
-    host.run_as_root(["loginctl", "enable-linger", "guest"])
-    host.ssh("./swarmbus/install.sh --no-init", user="guest", timeout=600)
-
-    def type_(command: str) -> CompletedProcess[str]:
-        return host.ssh(["bash", "-lc", command], user="guest", timeout=120)
-
-    type_("swarmbus init --agent-id gast --port 1884 --yes")
-    return type_
 
 
 @pytest.fixture
@@ -124,21 +110,18 @@ def _mended(type_: Type, code: str, *, commands: int | None = 1) -> Sequence[str
             f" echo damaged >mailbox.db && systemctl --user start --no-block {UNIT} && sleep 1",
             "agent.mailbox",
         ),
-        ("sudo systemctl stop user@$(id -u).service", "systemd.user-bus"),
         (
             # It would be started again, if the drop-in did not say otherwise.
-            f"cd .config/systemd/user && mkdir {UNIT}.d && printf '[Service]\\nRestart=no\\n' >{UNIT}.d/no.conf &&"
-            f" systemctl --user daemon-reload && systemctl --user kill --signal KILL {UNIT} && sleep 1 &&"
+            f"cd .config/systemd/user && mkdir {UNIT}.d &&"
+            f" printf '[Service]\\nRestart=no\\n' >{UNIT}.d/no.conf && systemctl --user daemon-reload &&"
+            f" systemctl --user kill --signal KILL {UNIT} && sleep 1 &&"
             f" rm -r {UNIT}.d && systemctl --user daemon-reload",
             "systemd.unit-failed",
         ),
-        (
-            f"{INIT} --outbox ~/sent/coder.md' && install -m 0400 /dev/null sent/coder.md",
-            "agent.outbox-writable",
-        ),
-        ("sudo chown root: sent/coder.md", "agent.outbox-writable"),
+        ("touch sent/coder.md && chmod a-w sent/coder.md", "agent.outbox-writable"),
+        ("touch sent/coder.md && sudo chown root: sent/coder.md", "agent.outbox-writable"),
         ("rm -f sent/coder.md && chmod a-w sent", "agent.outbox-writable"),
-        ("mkdir sent/coder.md", "agent.outbox-writable"),
+        ("rm -f sent/coder.md && mkdir sent/coder.md", "agent.outbox-writable"),
     ],
     ids=lambda value: value if "." in value and " " not in value else "",
 )
@@ -149,6 +132,20 @@ def test_a_fault_is_told_by_its_own_code_alone_and_mended_by_its_fix(
     assert _settled(type_) == []
     host.ssh(breaking)
     _mended(type_, code, commands=None if code == "systemd.unit-masked" else 1)
+
+
+@pytest.mark.parametrize("host", ["bookworm"], indirect=True, scope="module")
+def test_without_the_users_systemd_nothing_else_is_told(host: Host) -> None:
+    assert _settled(_typing(host)) == []
+
+    def type_(command: str) -> CompletedProcess[str]:
+        # As cron and su do it: a login, such as ssh's, would have logind start the user's systemd.
+        plain = ["setpriv", "--reuid=pi", "--regid=pi", "--init-groups", "env", "--chdir=/home/pi"]
+        me = ["HOME=/home/pi", "USER=pi", "LOGNAME=pi"]
+        return host.run_as_root([*plain, *me, "bash", "-lc", command])
+
+    host.run_as_root("systemctl stop user@$(id -u pi).service")
+    _mended(type_, "systemd.user-bus")
 
 
 def test_a_unit_that_another_listener_keeps_down_has_its_place_again(host: Host) -> None:
@@ -174,10 +171,19 @@ def test_what_no_handler_could_do_is_told_until_it_is_dropped(host: Host) -> Non
     assert drop.startswith(look)
 
 
-def test_a_broker_of_the_users_own_is_started_again(guest: Type) -> None:
-    assert _settled(guest) == []
-    guest("systemctl --user stop swarmbus-broker.service")
-    assert _mended(guest, "broker.running") == ["systemctl --user restart swarmbus-broker.service"]
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_a_broker_of_the_users_own_is_started_again(make_host: MakeHost, suite: str) -> None:
+    host = make_host(suite, name="surgery", index=False)
+    host.copy_checkout("/home/guest/swarmbus", owner="guest")
+    host.ssh("sudo loginctl enable-linger guest")
+    host.ssh("./swarmbus/install.sh --agent-id coder", user="guest", timeout=600)
+
+    def type_(command: str) -> CompletedProcess[str]:
+        return host.ssh(["bash", "-lc", command], user="guest", timeout=120)
+
+    assert _settled(type_) == []
+    type_("systemctl --user stop swarmbus-broker.service")
+    assert _mended(type_, "broker.running") == ["systemctl --user restart swarmbus-broker.service"]
 
 
 def test_background_processes_are_started_again(without_systemd: tuple[Container, Type]) -> None:
