@@ -45,7 +45,7 @@ def linger(facts: Facts, _: str) -> Iterator[Finding]:
 
 @check("systemd.user-bus", "the user's systemd answers", scope="host", consequence_of=("systemd.linger",))
 def user_bus(facts: Facts, _: str) -> Iterator[Finding]:
-    """By the sockets in the run-time folder."""
+    """By the sockets in the run-time folder, and whether anybody answers there."""
     _need_units(facts)
     user = facts.system.user
     runtime = facts.system.environ.get("XDG_RUNTIME_DIR")
@@ -56,6 +56,19 @@ def user_bus(facts: Facts, _: str) -> Iterator[Finding]:
     elif not any(facts.stat(Path(runtime) / name) for name in ("systemd/private", "bus")):
         message = f"nothing listens in {runtime}: the user's systemd does not run"
         yield Finding(Status.FAIL, message, {"XDG_RUNTIME_DIR": runtime}, fix)
+    elif (refused := _refused(facts)) is not None:
+        # Debian 13's leaves its sockets behind when it ends.
+        message = f"nobody answers in {runtime}: the user's systemd does not run"
+        yield Finding(Status.FAIL, message, {"XDG_RUNTIME_DIR": runtime, "systemctl": refused}, fix)
+
+
+def _refused(facts: Facts) -> str | None:
+    """What systemctl says when nobody listens; None if it says anything else, or nothing in time."""
+    try:
+        facts.units()
+    except CouldNotLook as problem:
+        return str(problem) if "Failed to connect" in str(problem) else None
+    return None
 
 
 @check("systemd.unit-missing", "the agent has a unit", after=("systemd.user-bus",))

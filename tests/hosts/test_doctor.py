@@ -134,7 +134,6 @@ def test_a_fault_is_told_by_its_own_code_alone_and_mended_by_its_fix(
     _mended(type_, code, commands=None if code == "systemd.unit-masked" else 1)
 
 
-@pytest.mark.parametrize("host", ["bookworm"], indirect=True, scope="module")
 def test_without_the_users_systemd_nothing_else_is_told(host: Host) -> None:
     assert _settled(_typing(host)) == []
 
