@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -42,6 +43,14 @@ def read(host: Host, agent_id: str) -> list[str]:
     return [message["subject"] for message in messages]
 
 
+def wait_until_both_are_online(host: Host) -> None:
+    """After a start: the listeners and the broker come up side by side, and find each other."""
+    end = time.monotonic() + 30
+    while "coder\nplanner\n" not in swarmbus(host, "list", check=False):
+        assert time.monotonic() < end, "not both online 30 s after the start"
+        time.sleep(0.2)
+
+
 def test_two_agents_talk_before_and_after_a_reboot(host: Host) -> None:
     send(host, "planner", "coder", "there")
     send(host, "coder", "planner", "back")
@@ -52,6 +61,7 @@ def test_two_agents_talk_before_and_after_a_reboot(host: Host) -> None:
     host.ssh("systemctl --user stop swarmbus-coder.service")
     send(host, "planner", "coder", "while-you-were-out", wait="accepted")
     host.reboot()
+    wait_until_both_are_online(host)
     assert read(host, "coder") == ["while-you-were-out"]
     send(host, "planner", "coder", "again")
     report = json.loads(swarmbus(host, "doctor --json"))
@@ -70,6 +80,7 @@ def test_a_power_cut_loses_nothing_that_was_sent(host: Host) -> None:
         send(host, "planner", "coder", f"before-the-cut-{number}", wait="accepted")
     host.power_cut()
     host.boot()
+    wait_until_both_are_online(host)
     send(host, "planner", "coder", "after-the-cut")
     # The broker's database may be older than the cut: then planner sends again what coder does not confirm.
     subjects: list[str] = []
