@@ -6,9 +6,10 @@ it is ours. Handlers run once. Whoever kills us finds an open journal at the nex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,9 +18,9 @@ from swarmbus.provision.handlers import Handler
 from swarmbus.provision.journal import Interrupted, Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Blobs, Entry, Manifest
-from swarmbus.provision.plan import Action, Plan, restart_made_needless
+from swarmbus.provision.plan import Action, Plan, Step, restart_made_needless
 from swarmbus.provision.resources.base import Declined, Verb
-from swarmbus.provision.root import RootStepsNeeded
+from swarmbus.provision.root import RootStep
 from swarmbus.provision.system import System
 
 Stage = Literal["begun", "changed", "done", "declined", "failed", "undone", "left"]
@@ -74,7 +75,6 @@ class Run:
     """One run over a host: what it needs at hand.
 
     Attributes:
-        has_root: Whether sudo has already let us in.
         notes: Sentences for the operator that came up on the way.
         handlers: Ids of those that have run.
     """
@@ -85,7 +85,6 @@ class Run:
     journal: Journal
     blobs: Blobs
     observer: Observer
-    has_root: bool = False
     notes: list[str] = field(default_factory=list)
     handlers: list[str] = field(default_factory=list)
 
@@ -133,7 +132,7 @@ def validate(plan: Plan, system: System) -> None:
 
 
 def apply_plan(run: Run, plan: Plan) -> None:
-    """Carry it out.
+    """Carry it out: the user's steps one by one, those of root that stand together in one script.
 
     Raises:
         RootStepsNeeded: If root is needed and not to be had.
@@ -141,46 +140,202 @@ def apply_plan(run: Run, plan: Plan) -> None:
     """
     for action in plan.conflicts:
         action.resource.lay_beside(run.system)
-    due = dict.fromkeys(plan.owed)
-    count = _Count(len(plan.changes) + len(plan.handlers))
     for action in plan.actions:
-        for handler_id in action.resource.settle:
-            if handler_id in due:
-                _handle(run, plan, handler_id, count)
-                del due[handler_id]
         if action.verb is Verb.ADOPT:
-            _note(run, action)
-        elif action.verb.changes_host:
-            _step(run, plan, action, count)
-            due |= dict.fromkeys(action.resource.notify)
-            if (needless := restart_made_needless(action)) in due:
-                run.journal.handler_done(needless)
-                del due[needless]
-    for handler_id in sorted(due, key=lambda name: Handler(name, run.layout.processes).rank):
-        _handle(run, plan, handler_id, count)
+            run.manifest.entries[action.id] = _adopted(action)
+    telling = _Telling(run, len(plan.steps))
+    for scope, steps in groupby(plan.steps, key=lambda step: step.scope):
+        if scope == "root":
+            _as_root(run, plan, list(steps), telling)
+            continue
+        for step in steps:
+            with telling.of(step):
+                if isinstance(step, Handler):
+                    _handle(run, step, telling)
+                else:
+                    _change(run, step, telling)
     run.manifest.save(run.system, run.folder)
 
 
-@dataclass
-class _Count:
-    total: int
-    number: int = 0
+def entry_of(run: Run, action: Action) -> Entry:
+    """What the journal says before this is done.
+
+    Raises:
+        Conflict: If somebody has changed it since it was looked at.
+    """
+    resource, system = action.resource, run.system
+    seen = resource.read(system)
+    if resource.guarded and seen != action.seen:
+        raise Conflict(f"{resource.id} was changed by somebody while the plan was shown", hint="run it again")
+    known = _ours(action)
+    deleting = action.verb is Verb.DELETE and known is not None
+    return Entry(
+        id=resource.id,
+        kind=resource.kind,
+        group=resource.group,
+        record=resource.record(),
+        state=known.before if deleting and known is not None else resource.wanted(system),
+        before=seen,
+        blob=run.blobs.put(resource.original(system)),
+        notify=action.notify,
+    )
 
 
-def _become_root(run: Run, plan: Plan) -> None:
-    """Ask for the password, if it must be asked for, at the first step that needs root."""
-    if run.has_root:
+def _change(run: Run, action: Action, telling: _Telling) -> None:
+    resource, system = action.resource, run.system
+    entry, known = entry_of(run, action), _ours(action)
+    run.journal.change(entry)
+    telling.begun(action.comparison.reason)
+    if action.verb is Verb.DELETE and known is not None:
+        resource.undo(system, known.before, run.blobs.get(known.blob))
+        telling.changed()
+        _settle(run, action, entry)
         return
+    try:
+        state = resource.realise(system)
+    except Declined:
+        run.manifest.entries[resource.id] = _adopted(action)  # so that the next run does not ask again
+        run.manifest.save(system, run.folder)
+        raise
+    telling.changed()
+    _settle(run, action, replace(entry, state=state))
+
+
+def _handle(run: Run, handler: Handler, telling: _Telling) -> None:
+    run.journal.handler(handler.id, was_active=handler.is_active(run.system))
+    telling.begun()
+    handler.run(run.system)
+    telling.changed()
+    _has_run(run, handler)
+
+
+def _as_root(run: Run, plan: Plan, steps: Sequence[Step], telling: _Telling) -> None:
+    """Announce all of them in the journal, run them in one script, and see what became of each."""
+    entries: dict[str, Entry] = {}
+    for step in steps:
+        if isinstance(step, Handler):
+            run.journal.handler(step.id, was_active=step.is_active(run.system))
+        else:
+            entries[step.id] = entry_of(run, step)
+            run.journal.change(entries[step.id])
+    ids = {step.id for step in steps}
     run.observer.hush()
-    if not run.system.become_root():
-        raise RootStepsNeeded("some steps need root, and sudo did not let us", commands=plan.root_commands)
-    run.has_root = True
+    with telling.following() as follow:
+        run.system.run_as_root([one for one in plan.root_steps if one.id in ids], follow)
+        follow(None)
+        for step in steps:
+            follow(step)
+            if isinstance(step, Handler):
+                step.await_up(run.system)
+                _has_run(run, step)
+            elif step.verb is Verb.DELETE:
+                _settle(run, step, entries[step.id])
+            else:
+                step.resource.await_realised(run.system)
+                _settle(run, step, replace(entries[step.id], state=step.resource.read(run.system)))
 
 
-def _note(run: Run, action: Action) -> None:
+class _Telling:
+    """Numbers the steps, and tells the observer how each goes."""
+
+    def __init__(self, run: Run, total: int) -> None:
+        self._run = run
+        self._total = total
+        self._numbers: dict[str, int] = {}
+        self._step: Step | RootStep | None = None
+        self._began = 0.0
+
+    @contextmanager
+    def of(self, step: Step) -> Iterator[None]:
+        """While one is carried out."""
+        self._take(step)
+        try:
+            yield
+        except Declined as refusal:
+            hint = f"; {refusal.hint}" if refusal.hint else ""
+            self._run.notes.append(f"{refusal.message}{hint}")
+            self._tell("declined", refusal.message)
+        except Exception as error:
+            self._tell("failed", str(error))
+            raise
+        else:
+            self._tell("done")
+
+    @contextmanager
+    def following(self) -> Iterator[Callable[[Step | RootStep | None], None]]:
+        """While several are done elsewhere: call what it gives with each as it is begun, and then None.
+
+        After that, call it with those that are looked at once more: only if one fails is it told of again.
+        """
+        under_way = True
+
+        def follow(step: Step | RootStep | None) -> None:
+            nonlocal under_way
+            if under_way and self._step is not None:
+                self._tell("changed")
+                self._tell("done")
+            self._take(step)
+            under_way = under_way and step is not None
+            if under_way:
+                self._tell("begun")
+
+        self._take(None)
+        try:
+            yield follow
+        except Exception as error:
+            self._tell("failed", str(error))
+            raise
+
+    def begun(self, detail: str | None = None) -> None:
+        """It is in the journal."""
+        self._tell("begun", detail)
+
+    def changed(self) -> None:
+        """It has been done, and the manifest does not say so yet."""
+        self._tell("changed")
+
+    def _take(self, step: Step | RootStep | None) -> None:
+        self._step = step
+        if step is not None:
+            self._numbers.setdefault(step.id, len(self._numbers) + 1)
+        self._began = self._run.system.monotonic()
+
+    def _tell(self, stage: Stage, detail: str | None = None) -> None:
+        if self._step is not None:
+            seconds = self._run.system.monotonic() - self._began
+            number = self._numbers[self._step.id]
+            self._run.observer.tell(
+                Event(self._step.id, self._step.title, stage, seconds, detail, number, self._total)
+            )
+
+
+def _settle(run: Run, action: Action, entry: Entry) -> None:
+    """It has been changed: the manifest says so."""
+    known = _ours(action)
+    if action.verb is Verb.DELETE:
+        run.manifest.entries.pop(action.id, None)
+    else:
+        first = known or entry
+        run.manifest.entries[action.id] = replace(entry, before=first.before, blob=first.blob)
+        if needless := restart_made_needless(action):
+            run.journal.handler_done(needless)
+    run.manifest.save(run.system, run.folder)
+
+
+def _has_run(run: Run, handler: Handler) -> None:
+    run.journal.handler_done(handler.id)
+    run.handlers.append(handler.id)
+
+
+def _ours(action: Action) -> Entry | None:
+    """What the manifest says of it, unless that is only that it was there before us."""
+    return action.entry if action.entry is not None and not action.entry.adopted else None
+
+
+def _adopted(action: Action) -> Entry:
     """In the manifest as it is: seen by us, and nothing of ours."""
     resource = action.resource
-    run.manifest.entries[resource.id] = Entry(
+    return Entry(
         id=resource.id,
         kind=resource.kind,
         group=resource.group,
@@ -190,80 +345,3 @@ def _note(run: Run, action: Action) -> None:
         adopted=True,
         notify=resource.notify,
     )
-
-
-def _step(run: Run, plan: Plan, action: Action, count: _Count) -> None:
-    resource, system = action.resource, run.system
-    if action.scope == "root":
-        _become_root(run, plan)
-    seen = resource.read(system)
-    if resource.guarded and seen != action.seen:
-        raise Conflict(f"{resource.id} was changed by somebody while the plan was shown", hint="run it again")
-    known = action.entry if action.entry is not None and not action.entry.adopted else None
-    deleting = action.verb is Verb.DELETE and known is not None
-    entry = Entry(
-        id=resource.id,
-        kind=resource.kind,
-        group=resource.group,
-        record=resource.record(),
-        state=known.before if deleting and known is not None else resource.wanted(system),
-        before=seen,
-        blob=run.blobs.put(resource.original(system)),
-        notify=resource.notify or (known.notify if known else ()),
-    )
-    with _told(run, resource.id, resource.title, count) as tell:
-        run.journal.change(entry)
-        tell("begun", action.comparison.reason)
-        if deleting and known is not None:
-            resource.undo(system, known.before, run.blobs.get(known.blob))
-            tell("changed")
-            run.manifest.entries.pop(resource.id, None)
-        else:
-            try:
-                state = resource.realise(system)
-            except Declined:
-                _note(run, action)  # so that the next run does not ask again
-                run.manifest.save(system, run.folder)
-                raise
-            tell("changed")
-            first = known or entry
-            run.manifest.entries[resource.id] = replace(
-                entry, state=state, before=first.before, blob=first.blob
-            )
-        run.manifest.save(system, run.folder)
-
-
-def _handle(run: Run, plan: Plan, handler_id: str, count: _Count) -> None:
-    handler = Handler(handler_id, run.layout.processes)
-    if handler.scope == "root":
-        _become_root(run, plan)
-    with _told(run, handler_id, handler.title, count) as tell:
-        run.journal.handler(handler_id, was_active=handler.is_active(run.system))
-        tell("begun")
-        handler.run(run.system)
-        tell("changed")
-        run.journal.handler_done(handler_id)
-        run.handlers.append(handler_id)
-
-
-@contextmanager
-def _told(run: Run, step: str, title: str, count: _Count) -> Iterator[Callable[..., None]]:
-    """Number the step, and tell the observer how it went."""
-    begun = run.system.monotonic()
-    count.number += 1
-    number, total = count.number, max(count.number, count.total)
-
-    def tell(stage: Stage, detail: str | None = None) -> None:
-        seconds = run.system.monotonic() - begun
-        run.observer.tell(Event(step, title, stage, seconds, detail, number, total))
-
-    try:
-        yield tell
-    except Declined as refusal:
-        run.notes.append(f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message)
-        tell("declined", refusal.message)
-    except Exception as error:
-        tell("failed", str(error))
-        raise
-    else:
-        tell("done")

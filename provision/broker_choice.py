@@ -7,9 +7,9 @@ from typing import Literal
 
 from swarmbus.errors import Conflict, UsageError
 from swarmbus.provision import mosquitto
+from swarmbus.provision.command import Command
 from swarmbus.provision.host import Host
-from swarmbus.provision.resources.package import Package
-from swarmbus.provision.root import RootStepsNeeded
+from swarmbus.provision.root import RootStep, RootStepsNeeded
 from swarmbus.provision.spec import InstallSpec
 
 BrokerChoice = Literal["none", "as-it-is", "system", "private"]
@@ -88,5 +88,7 @@ def _choose_new(spec: InstallSpec, host: Host) -> BrokerChoice:
         return "private"
     raise RootStepsNeeded(
         "there is no MQTT broker on this machine, and no way to get one without an administrator",
-        commands=Package(group="", name=mosquitto.PACKAGE).commands_for_administrator,
+        steps=[
+            RootStep("", "install mosquitto", (Command(("apt-get", "install", "-y", mosquitto.PACKAGE)),))
+        ],
     )

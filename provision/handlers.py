@@ -9,10 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarmbus.provision.command import Command, run_commands
 from swarmbus.provision.resources.base import Scope
 from swarmbus.provision.resources.process import Process, restart
-from swarmbus.provision.resources.unit import SYSTEMCTL, Manager, UnitSeen, show_units, start_unit, systemctl
-from swarmbus.provision.root import RootCommand
+from swarmbus.provision.resources.unit import (
+    Manager,
+    UnitSeen,
+    await_unit,
+    show_units,
+    start_commands,
+    systemctl_command,
+)
 from swarmbus.provision.system import System
 
 USER_RELOAD = "user:daemon-reload"
@@ -36,54 +43,71 @@ class Handler:
         return "root" if self._who == "system" else "user"
 
     @property
+    def is_reload(self) -> bool:
+        """Whether it only has systemd read its units again."""
+        return self._what == "daemon-reload"
+
+    @property
     def rank(self) -> int:
         """Handlers of a lower rank run first: units are read, then the broker, then who connects to it."""
-        if self._what == "daemon-reload":
+        if self.is_reload:
             return 0
         return 1 if self._name in ("mosquitto.service", "swarmbus-broker.service", "broker") else 2
 
     @property
     def title(self) -> str:
         """For a human."""
-        return (
-            "have systemd read the units again" if self._what == "daemon-reload" else f"restart {self._name}"
-        )
+        return "have systemd read the units again" if self.is_reload else f"restart {self._name}"
 
     def is_active(self, system: System) -> bool:
         """Whether what it restarts is running."""
-        if self._what == "daemon-reload":
+        if self.is_reload:
             return True
         if self._who == "process":
             return self._process.running(system) is not None
         return self._unit(system).running
 
     def run(self, system: System) -> None:
-        """Do it.
+        """Do it, as the user.
 
         Raises:
             CannotRun: If what is restarted does not come up again.
         """
         if self._who == "process":
             restart(system, self.processes, self._name)
-        elif self._what == "daemon-reload":
-            systemctl(system, self._manager, "daemon-reload").check("reading the units again")
-        elif self._unit(system).load not in ("not-found", "masked"):
-            systemctl(system, self._manager, "reset-failed", self._name)
-            start_unit(system, self._manager, self._name, "restart")
+        elif self.is_reload or self._unit(system).load not in ("not-found", "masked"):
+            run_commands(system, self.commands(), self.title)
+            self.await_up(system)
+
+    def commands(self) -> list[Command]:
+        """What is run to do it; by root, if it is one of the system's."""
+        if self.is_reload:
+            return [systemctl_command(self._manager, "daemon-reload")]
+        return start_commands(self._manager, self._name, "restart")
+
+    def await_up(self, system: System) -> None:
+        """Wait until what was restarted runs.
+
+        Raises:
+            CannotRun: If it does not.
+        """
+        if self._what != "daemon-reload" and self._who != "process":
+            await_unit(system, self._manager, self._name)
 
     def run_back(self, system: System, *, was_active: bool) -> None:
         """After everything was undone: have running again what was running, with what it then reads."""
-        if self._what == "daemon-reload" or was_active:
+        if self.is_reload or was_active:
             self.run(system)
         elif self._who == "process":
             self._process.stop(system)
         elif self._unit(system).running:
-            systemctl(system, self._manager, "stop", self._name, timeout=120).check(f"stopping {self._name}")
+            run_commands(system, self.commands_back(was_active=False), f"stopping {self._name}")
 
-    def commands(self) -> list[RootCommand]:
-        """What root would run."""
-        words = () if self._what == "daemon-reload" else (self._name,)
-        return [RootCommand((SYSTEMCTL, self._what, *words))] if self.scope == "root" else []
+    def commands_back(self, *, was_active: bool) -> list[Command]:
+        """What is run for `run_back`; by root, if it is one of the system's."""
+        if self.is_reload or was_active:
+            return self.commands()
+        return [systemctl_command(self._manager, "stop", self._name, may_fail=True)]
 
     @property
     def _who(self) -> str:

@@ -140,7 +140,7 @@ def carry_out(prepared: Prepared, *, gate: Gate | None = None, observer: Observe
     if prepared.plan.changed:
         if prepared.plan.needs_root and system.root_access() == "none":
             message = "some steps need root, and there is no sudo"
-            raise RootStepsNeeded(message, commands=prepared.plan.root_commands)
+            raise RootStepsNeeded(message, steps=prepared.plan.root_steps)
         validate(prepared.plan, system)
     _make_room(system, layout)
     with system.locked(layout.provision / "lock", _LOCK_WAIT):

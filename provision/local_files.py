@@ -9,17 +9,16 @@ import os
 import shutil
 import stat
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from swarmbus.errors import Conflict, StorageError
+from swarmbus.provision.command import temporary_name
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
-from swarmbus.provision.root import RootCommand, temporary_name, write_commands
-from swarmbus.provision.system import FileStat, Owner, Result, User
+from swarmbus.provision.system import FileStat, User
 
 
-class LocalFiles(ABC):
+class LocalFiles:
     """The half of `System` that is files.
 
     Args:
@@ -28,26 +27,6 @@ class LocalFiles(ABC):
 
     def __init__(self, user: User) -> None:
         self._user = user
-
-    @property
-    def is_root(self) -> bool:
-        """Whether root steps can be done in process."""
-        return self._user.uid == 0
-
-    @abstractmethod
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        root: bool = False,
-        stdin: bytes | None = None,
-        timeout: float = 60.0,
-        env: Mapping[str, str] | None = None,
-    ) -> Result: ...
-
-    def _run_as_root(self, commands: Sequence[RootCommand], doing: str) -> None:
-        for command in commands:
-            self.run(command.argv, root=True, stdin=command.stdin).check(doing)
 
     def stat(self, path: Path) -> FileStat | None:
         try:
@@ -84,13 +63,8 @@ class LocalFiles(ABC):
             return not path.is_dir() and os.access(path, os.R_OK | os.W_OK)
         return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
-    def write_file(
-        self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
-    ) -> None:
-        refuse_foreign_hands(path.parent, uid=self._user.uid, root=root)
-        if root and not self.is_root:
-            self._run_as_root(write_commands(path, data, mode=mode, owner=owner or (0, 0)), f"writing {path}")
-            return
+    def write_file(self, path: Path, data: bytes, *, mode: int) -> None:
+        refuse_foreign_hands(path.parent, uid=self._user.uid, root=False)
         temporary = temporary_name(path)
         with self._storage(path):
             temporary.unlink(missing_ok=True)
@@ -100,8 +74,6 @@ class LocalFiles(ABC):
                 view = memoryview(data)
                 while view:
                     view = view[os.write(file, view) :]
-                if owner is not None and owner != (os.fstat(file).st_uid, os.fstat(file).st_gid):
-                    os.fchown(file, *owner)
                 os.fchmod(file, mode)
                 os.fsync(file)
             except OSError:
@@ -127,36 +99,21 @@ class LocalFiles(ABC):
             if new:
                 _sync_folder(path.parent)
 
-    def make_dir(
-        self, path: Path, *, mode: int = 0o755, owner: Owner | None = None, root: bool = False
-    ) -> None:
-        refuse_foreign_hands(path, uid=self._user.uid, root=root)
-        if root and not self.is_root:
-            uid, gid = owner or (0, 0)
-            whose = ("-o", str(uid), "-g", str(gid))
-            make = ("/usr/bin/install", "-d", "-m", f"{mode:04o}", *whose, str(path))
-            self._run_as_root([RootCommand(make)], f"making {path}")
-            return
+    def make_dir(self, path: Path, *, mode: int = 0o755) -> None:
+        refuse_foreign_hands(path, uid=self._user.uid, root=False)
         with self._storage(path):
             path.mkdir(mode=0o700, exist_ok=True)
-            if owner is not None:
-                os.chown(path, *owner)
             path.chmod(mode)
             _sync_folder(path.parent)
 
-    def remove(self, path: Path, *, root: bool = False) -> None:
-        refuse_foreign_hands(path.parent, uid=self._user.uid, root=root)
-        if root and not self.is_root:
-            self._run_as_root([RootCommand(("/usr/bin/rm", "-f", "--", str(path)))], f"removing {path}")
-            return
+    def remove(self, path: Path) -> None:
+        refuse_foreign_hands(path.parent, uid=self._user.uid, root=False)
         with self._storage(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
             _sync_folder(path.parent)
 
-    def remove_dir(self, path: Path, *, root: bool = False) -> bool:
-        refuse_foreign_hands(path, uid=self._user.uid, root=root)
-        if root and not self.is_root:
-            return self.run(["/usr/bin/rmdir", "--", str(path)], root=True).ok
+    def remove_dir(self, path: Path) -> bool:
+        refuse_foreign_hands(path, uid=self._user.uid, root=False)
         try:
             path.rmdir()
         except OSError:

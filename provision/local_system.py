@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
 from swarmbus.provision.local_files import LocalFiles
-from swarmbus.provision.root import SYSTEM_PATH
+from swarmbus.provision.root import SYSTEM_PATH, RootStep
+from swarmbus.provision.root_script import run_script
 from swarmbus.provision.system import (
     NOT_FOUND,
     TIMED_OUT,
@@ -30,8 +31,8 @@ from swarmbus.provision.system import (
 )
 
 _SUDO = "/usr/bin/sudo"
+_PROMPT = "swarmbus needs root for the steps shown; password of %p: "
 _ADMINISTRATORS = {"sudo", "wheel", "admin"}
-_ROOT_ENVIRONMENT = {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
 
 class LocalSystem(LocalFiles):
@@ -75,28 +76,19 @@ class LocalSystem(LocalFiles):
         self,
         argv: Sequence[str],
         *,
-        root: bool = False,
         stdin: bytes | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        command = list(argv)
-        environment = {**self.environ, **(env or {})}
-        if root:
-            self._check_program(Path(command[0]))
-            if self.is_root:
-                environment = _ROOT_ENVIRONMENT
-            else:
-                command = [_SUDO, "-n", "--", *command]
         try:
             done = subprocess.run(
-                command,
+                list(argv),
                 input=stdin,
                 stdin=subprocess.DEVNULL if stdin is None else None,
                 capture_output=True,
                 check=False,
                 timeout=timeout,
-                env=environment,
+                env={**self.environ, **(env or {})},
                 cwd="/",
             )
         except FileNotFoundError:
@@ -109,7 +101,7 @@ class LocalSystem(LocalFiles):
         return Result(tuple(argv), done.returncode, out, err)
 
     def root_access(self) -> RootAccess:
-        if self.is_root:
+        if self._user.uid == 0:
             return "root"
         if not Path(_SUDO).exists():
             return "none"
@@ -118,17 +110,15 @@ class LocalSystem(LocalFiles):
         on_terminal = sys.stdin.isatty() and sys.stderr.isatty()
         return "ask" if on_terminal and _is_administrator() else "none"
 
-    def become_root(self) -> bool:
-        access = self.root_access()
-        if access != "ask":
-            return access != "none"
-        prompt = "swarmbus needs root for the steps shown; password of %p: "
-        return subprocess.run([_SUDO, "-v", "-p", prompt], check=False).returncode == 0
-
-    def _check_program(self, program: Path) -> None:
-        if not program.is_absolute():
-            raise ValueError(f"not an absolute path: {program}")
-        refuse_foreign_hands(program.resolve(), uid=0, root=True)
+    def run_as_root(self, steps: Sequence[RootStep], tell: Callable[[RootStep], None]) -> None:
+        shell = ["/bin/sh", "-s"]
+        match self.root_access():
+            case "root":
+                run_script(shell, steps, tell)
+            case "ask":
+                run_script([_SUDO, "-p", _PROMPT, "--", *shell], steps, tell)
+            case "sudo" | "none":
+                run_script([_SUDO, "-n", "--", *shell], steps, tell)
 
     # processes
 

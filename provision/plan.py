@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from swarmbus.provision.command import Command
 from swarmbus.provision.handlers import Handler
 from swarmbus.provision.layout import Layout
-from swarmbus.provision.manifest import Entry, Manifest
+from swarmbus.provision.manifest import Blobs, Entry, Manifest
 from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, Scope, State, Verb
 from swarmbus.provision.resources.file import unified_diff
 from swarmbus.provision.resources.toml_key import TomlKey
-from swarmbus.provision.root import RootCommand, shell_script
+from swarmbus.provision.root import RootStep, shell_script
 from swarmbus.provision.system import System
 
 SCHEMA = "swarmbus.plan/1"
@@ -53,9 +54,24 @@ class Action:
     entry: Entry | None
 
     @property
+    def id(self) -> str:
+        """Of the resource."""
+        return self.resource.id
+
+    @property
+    def title(self) -> str:
+        """For a human."""
+        return f"take back: {self.resource.title}" if self.verb is Verb.DELETE else self.resource.title
+
+    @property
     def verb(self) -> Verb:
         """What is to be done."""
         return self.comparison.verb
+
+    @property
+    def notify(self) -> tuple[str, ...]:
+        """Handlers that it makes due; a resource made again from its record does not know its own."""
+        return self.resource.notify or (self.entry.notify if self.entry is not None else ())
 
     @property
     def scope(self) -> Scope:
@@ -65,31 +81,34 @@ class Action:
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "id": self.resource.id,
+            "id": self.id,
             "verb": str(self.verb),
             "scope": self.scope,
-            "title": self.resource.title,
+            "title": self.title,
             "diff": self.comparison.diff,
             "reason": self.comparison.reason,
         }
 
 
+Step = Action | Handler
+"""What `swarmbus.provision.apply` carries out one by one."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """All actions, in order, and what follows from them.
+    """All actions, and what follows from them.
 
     Attributes:
-        handlers: What will be restarted or reloaded.
-        root_commands: What root would run for the actions that need it.
-        owed: Ids of those handlers that are due whatever the actions change.
+        actions: In the order of the wish.
+        steps: The actions that change something and the handlers, in the order in which they are carried out.
+        root_steps: What root would run for those of the steps that need it.
         unfinished: Whether an earlier run was killed in the middle: the host is as that one left it.
     """
 
     actions: tuple[Action, ...]
-    handlers: tuple[Handler, ...] = ()
+    steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
-    root_commands: tuple[RootCommand, ...] = ()
-    owed: tuple[str, ...] = ()
+    root_steps: tuple[RootStep, ...] = ()
     unfinished: bool = False
 
     @property
@@ -98,9 +117,14 @@ class Plan:
         return tuple(action for action in self.actions if action.verb.changes_host)
 
     @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """What will be restarted or reloaded."""
+        return tuple(step for step in self.steps if isinstance(step, Handler))
+
+    @property
     def changed(self) -> bool:
         """Whether carrying it out changes the host."""
-        return bool(self.changes or self.handlers)
+        return bool(self.steps)
 
     @property
     def conflicts(self) -> tuple[Action, ...]:
@@ -115,9 +139,12 @@ class Plan:
     @property
     def needs_root(self) -> bool:
         """Whether a step of it needs root."""
-        return any(action.scope == "root" for action in self.changes) or any(
-            handler.scope == "root" for handler in self.handlers
-        )
+        return bool(self.root_steps)
+
+    @property
+    def root_script(self) -> str | None:
+        """What root would run, to be read by a human; None if nothing."""
+        return shell_script(self.root_steps, hide_secrets=True) if self.root_steps else None
 
     def as_json(self, *, failed: bool = False, error: str | None = None) -> dict[str, Any]:
         """``swarmbus.plan/1``."""
@@ -129,7 +156,7 @@ class Plan:
             "handlers": [handler.id for handler in self.handlers],
             "conflicts": [action.resource.id for action in self.conflicts],
             "notes": list(self.notes),
-            "root_script": shell_script(self.root_commands) if self.root_commands else None,
+            "root_script": self.root_script,
             "error": error,
         }
 
@@ -155,29 +182,46 @@ def make_plan(
     ]
     actions += _deletions(wish, system, manifest)
     actions = _diffs_in_order(actions, system)
-    due = dict.fromkeys(pending)
-    for action in actions:
-        if action.verb.changes_host:
-            due |= dict.fromkeys(action.resource.notify)
-    started = {
-        spared
-        for action in actions
-        if action.verb.changes_host
-        and (spared := restart_made_needless(action)) not in action.resource.settle
-    }
-    handlers = [Handler(handler_id, layout.processes) for handler_id in due if handler_id not in started]
-    commands = [
-        command
-        for action in actions
-        if action.verb.changes_host and action.scope == "root"
-        for command in action.resource.commands(system)
-    ]
-    commands += [command for handler in handlers for command in handler.commands()]
-    handlers.sort(key=lambda handler: handler.rank)
+    steps = _in_order(actions, pending, layout)
     remarks = tuple(
         f"{action.resource.id} {action.comparison.reason}" for action in actions if action.comparison.remark
     )
-    return Plan(tuple(actions), tuple(handlers), (*wish.notes, *remarks), tuple(commands), tuple(pending))
+    root_steps = _root_steps(steps, system, Blobs(system, layout.provision))
+    return Plan(tuple(actions), steps, (*wish.notes, *remarks), root_steps)
+
+
+def _in_order(actions: Sequence[Action], pending: Sequence[str], layout: Layout) -> tuple[Step, ...]:
+    """The changes, and each handler once: before what has to find it settled, or else at the end."""
+    steps: list[Step] = []
+    gone = {ends for action in actions if (ends := _restart_of_what_goes(action))}
+    due = dict.fromkeys(pending)
+    for action in actions:
+        for handler_id in action.resource.settle:
+            if handler_id in due:
+                steps.append(Handler(handler_id, layout.processes))
+                del due[handler_id]
+        if action.verb.changes_host:
+            steps.append(action)
+            due |= dict.fromkeys(action.notify)
+            due.pop(restart_made_needless(action), None)
+    rest = [Handler(handler_id, layout.processes) for handler_id in due if handler_id not in gone]
+    return (*steps, *sorted(rest, key=lambda handler: handler.rank))
+
+
+def _root_steps(steps: Sequence[Step], system: System, blobs: Blobs) -> tuple[RootStep, ...]:
+    return tuple(
+        RootStep(step.id, step.title, tuple(_commands(step, system, blobs)))
+        for step in steps
+        if step.scope == "root"
+    )
+
+
+def _commands(step: Step, system: System, blobs: Blobs) -> list[Command]:
+    if isinstance(step, Handler):
+        return step.commands()
+    if step.verb is Verb.DELETE and step.entry is not None:
+        return step.resource.undo_commands(system, step.entry.before, blobs.get(step.entry.blob))
+    return step.resource.commands(system)
 
 
 def _compare(
@@ -238,10 +282,22 @@ def _deletions(wish: Wish, system: System, manifest: Manifest) -> list[Action]:
 
 def restart_made_needless(action: Action) -> str:
     """The handler that bringing about this resource spares: what is started is started afresh. Or empty."""
-    kind, _, rest = action.resource.id.partition(":")
+    return "" if action.verb is Verb.DELETE or action.seen.get("active") else _restart_of(action.resource)
+
+
+def _restart_of_what_goes(action: Action) -> str:
+    """The handler that would start again what is taken away for good. Or empty."""
+    before = action.entry.before if action.entry is not None else {}
+    was_there = before.get("active") or before.get("running")
+    return _restart_of(action.resource) if action.verb is Verb.DELETE and not was_there else ""
+
+
+def _restart_of(resource: Resource) -> str:
+    """The handler that restarts it; empty if it is nothing that runs."""
+    kind, _, rest = resource.id.partition(":")
     if kind == "process":
         return f"process:restart:{rest}"
-    if kind == "unit" and not action.seen.get("active"):
+    if kind == "unit":
         manager, _, name = rest.partition(":")
         return f"{manager}:restart:{name}"
     return ""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
 from swarmbus.errors import SwarmbusError
 from swarmbus.provision.apply import Event, Run
-from swarmbus.provision.handlers import USER_RELOAD, Handler
+from swarmbus.provision.command import remove_commands
+from swarmbus.provision.handlers import Handler
 from swarmbus.provision.journal import Interrupted
 from swarmbus.provision.manifest import Entry
+from swarmbus.provision.root import RootStep
 
 
 def undo_run(run: Run, journal: Interrupted) -> bool:
@@ -19,39 +25,97 @@ def undo_run(run: Run, journal: Interrupted) -> bool:
     """
     whole = True
     notify: dict[str, None] = {}
-    for entry in reversed(journal.changes):
-        try:
-            changed = _undo(run, entry)
-        except SwarmbusError as error:
-            whole = False
-            run.notes.append(f"could not take back {entry.id}: {error.message}")
-            run.observer.tell(Event(entry.id, entry.resource().title, "failed", detail=error.message))
-            continue
-        if changed:
-            notify |= dict.fromkeys(entry.notify)
+    for scope, entries in groupby(reversed(journal.changes), key=lambda entry: entry.resource().scope):
+        touched = [entry for entry in entries if _is_to_be_undone(run, entry)]
+        whole = (_undo_as_root(run, touched) if scope == "root" else _undo(run, touched)) and whole
+        notify |= dict.fromkeys(handler for entry in touched for handler in entry.notify)
     run.manifest.save(run.system, run.folder)
     return _rerun_handlers(run, journal, notify) and whole
 
 
-def _undo(run: Run, entry: Entry) -> bool:
+def _is_to_be_undone(run: Run, entry: Entry) -> bool:
+    """Whether it is as the run has left it; if it is as it was before, that is noted."""
     resource = entry.resource()
-    begun = run.system.monotonic()
     seen = resource.read(run.system)
-    touched = seen != entry.before
-    if touched and resource.guarded and seen != entry.state:
+    if seen == entry.before and not _leftovers(run, entry):
+        _forget(run, entry)
+        return False
+    if resource.guarded and seen not in (entry.state, entry.before):
         run.notes.append(f"{entry.id} was changed since; left as it is")
         run.observer.tell(Event(entry.id, resource.title, "left", detail="was changed since"))
         return False
-    if touched:
-        if resource.scope == "root" and not run.has_root:
+    return True
+
+
+def _undo(run: Run, entries: Sequence[Entry]) -> bool:
+    whole = True
+    for entry in entries:
+        begun = run.system.monotonic()
+        try:
+            for path in _leftovers(run, entry):
+                run.system.remove(path)
+            entry.resource().undo(run.system, entry.before, run.blobs.get(entry.blob))
+            _has_gone_back(run, entry, begun)
+        except SwarmbusError as error:
+            whole = False
+            _tell_failure(run, entry, error)
+    return whole
+
+
+def _undo_as_root(run: Run, entries: Sequence[Entry]) -> bool:
+    """In one script; where that stops, those that are left are tried again without the one that failed."""
+    left, whole = list(entries), True
+    started: list[str] = []
+    while left:
+        begun = run.system.monotonic()
+        started.clear()
+        try:
+            steps = list(_root_steps(run, left))
             run.observer.hush()
-            run.has_root = run.system.become_root()
-        resource.undo(run.system, entry.before, run.blobs.get(entry.blob))
-        seconds = run.system.monotonic() - begun
-        stays = resource.read(run.system) != entry.before  # a folder in which there is something now
-        run.observer.tell(Event(entry.id, resource.title, "left" if stays else "undone", seconds))
+            run.system.run_as_root(steps, lambda step: started.append(step.id))
+        except SwarmbusError as error:
+            whole = False
+            failed = next((entry for entry in left if started and entry.id == started[-1]), None)
+            for entry in left if failed is None else [failed]:
+                _tell_failure(run, entry, error)
+            if failed is None:
+                break  # root is not to be had
+            done, left = left[: left.index(failed)], left[left.index(failed) + 1 :]
+        else:
+            done, left = left, []
+        for entry in done:
+            try:
+                _has_gone_back(run, entry, begun)
+            except SwarmbusError as error:
+                whole = False
+                _tell_failure(run, entry, error)
+    return whole
+
+
+def _root_steps(run: Run, entries: Sequence[Entry]) -> Iterator[RootStep]:
+    for entry in entries:
+        resource = entry.resource()
+        commands = resource.undo_commands(run.system, entry.before, run.blobs.get(entry.blob))
+        litter = [command for path in _leftovers(run, entry) for command in remove_commands(path)]
+        yield RootStep(entry.id, f"take back: {resource.title}", (*litter, *commands))
+
+
+def _leftovers(run: Run, entry: Entry) -> list[Path]:
+    return [path for path in entry.resource().leftovers if run.system.stat(path) is not None]
+
+
+def _has_gone_back(run: Run, entry: Entry, begun: float) -> None:
+    resource = entry.resource()
+    resource.await_undone(run.system, entry.before)
+    seconds = run.system.monotonic() - begun
+    stays = resource.read(run.system) != entry.before  # a folder in which there is something now
+    run.observer.tell(Event(entry.id, resource.title, "left" if stays else "undone", seconds))
     _forget(run, entry)
-    return touched
+
+
+def _tell_failure(run: Run, entry: Entry, error: SwarmbusError) -> None:
+    run.notes.append(f"could not take back {entry.id}: {error.message}")
+    run.observer.tell(Event(entry.id, entry.resource().title, "failed", detail=error.message))
 
 
 def _forget(run: Run, entry: Entry) -> None:
@@ -80,15 +144,41 @@ def _rerun_handlers(run: Run, journal: Interrupted, notify: dict[str, None]) -> 
         if entry.kind == "unit":
             restart = f"{entry.record['manager']}:restart:{entry.record['name']}"
             active.setdefault(restart, bool(entry.before["active"]))
-    whole = True
+    due: list[tuple[Handler, bool]] = []
     for handler in sorted((Handler(name, run.layout.processes) for name in notify), key=lambda one: one.rank):
-        handler_id = handler.id
-        known = [told[handler_id] for told in (active, journal.was_active) if handler_id in told]
-        if not known and handler_id != USER_RELOAD:
-            continue  # it never ran: what is running has not read what was undone
+        known = [told[handler.id] for told in (active, journal.was_active) if handler.id in told]
+        if known or handler.is_reload:
+            due.append((handler, all(known)))
+        # else it never ran: what is running has not read what was undone
+    whole = True
+    for scope, together in groupby(due, key=lambda one: one[0].scope):
+        handlers = list(together)
+        whole = (_back_as_root(run, handlers) if scope == "root" else _back(run, handlers)) and whole
+    return whole
+
+
+def _back(run: Run, handlers: Sequence[tuple[Handler, bool]]) -> bool:
+    whole = True
+    for handler, was_active in handlers:
         try:
-            handler.run_back(run.system, was_active=all(known))
+            handler.run_back(run.system, was_active=was_active)
         except SwarmbusError as error:
             whole = False
             run.notes.append(f"{handler.title} failed after the rollback: {error.message}")
     return whole
+
+
+def _back_as_root(run: Run, handlers: Sequence[tuple[Handler, bool]]) -> bool:
+    steps = [
+        RootStep(handler.id, handler.title, tuple(handler.commands_back(was_active=was_active)))
+        for handler, was_active in handlers
+    ]
+    try:
+        run.system.run_as_root(steps, lambda step: None)
+        for handler, was_active in handlers:
+            if was_active:
+                handler.await_up(run.system)
+    except SwarmbusError as error:
+        run.notes.append(f"{handlers[-1][0].title} failed after the rollback: {error.message}")
+        return False
+    return True

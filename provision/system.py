@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from swarmbus.errors import CannotRun
-
-Owner = tuple[int, int]
-"""User id and group id."""
+from swarmbus.provision.root import RootStep
 
 RootAccess = Literal["root", "sudo", "ask", "none"]
 """``root``: we are root. ``sudo``: sudo works without a password now. ``ask``: it may, if it can ask on the
@@ -99,8 +97,8 @@ class ProcessSeen:
 class System(Protocol):
     """What the engine may ask of a machine; see `LocalSystem` for the real one.
 
-    Paths are absolute. ``root=True`` means as root: in process where we are root, else through sudo with
-    fixed programs of the system. A path of which another user could change a part raises `StorageError`.
+    Paths are absolute. What is written or run, is written or run as the user; for what needs root there is
+    `run_as_root`. A path of which another user could change a part raises `StorageError`.
     """
 
     @property
@@ -126,7 +124,6 @@ class System(Protocol):
         self,
         argv: Sequence[str],
         *,
-        root: bool = False,
         stdin: bytes | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
@@ -134,9 +131,8 @@ class System(Protocol):
         """Run a program to its end.
 
         Args:
-            argv: With ``root``, the first word must be an absolute path that only root can write.
             timeout: In seconds; then the program is killed.
-            env: Added to `environ`; not handed on by sudo.
+            env: Added to `environ`.
         """
         ...
 
@@ -144,8 +140,18 @@ class System(Protocol):
         """How we could become root; asks nothing on the terminal."""
         ...
 
-    def become_root(self) -> bool:
-        """Have sudo ask for the password now if it must; False if root is not to be had."""
+    def run_as_root(self, steps: Sequence[RootStep], tell: Callable[[RootStep], None]) -> None:
+        """Run all of them in order as one script, by one call of sudo, which may ask for the password.
+
+        The first word of each command must be an absolute path that only root can write.
+
+        Args:
+            tell: Called with each step as it is begun.
+
+        Raises:
+            RootStepsNeeded: If sudo did not let us in; nothing was done.
+            CannotRun: If a command failed; what comes after it was not begun.
+        """
         ...
 
     def stat(self, path: Path) -> FileStat | None:
@@ -168,9 +174,7 @@ class System(Protocol):
         """Whether this user may write that file; or, if it is not there, make it and the folders above it."""
         ...
 
-    def write_file(
-        self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
-    ) -> None:
+    def write_file(self, path: Path, data: bytes, *, mode: int) -> None:
         """Put ``data`` at ``path`` in one step: temporary file beside it, fsync, rename, fsync of the folder.
 
         A symbolic link at ``path`` is replaced, not followed.
@@ -181,17 +185,15 @@ class System(Protocol):
         """Append to a file of ours (0600), and fsync."""
         ...
 
-    def make_dir(
-        self, path: Path, *, mode: int = 0o755, owner: Owner | None = None, root: bool = False
-    ) -> None:
-        """Make one folder; or, if it is there, give it mode and owner."""
+    def make_dir(self, path: Path, *, mode: int = 0o755) -> None:
+        """Make one folder; or, if it is there, give it that mode."""
         ...
 
-    def remove(self, path: Path, *, root: bool = False) -> None:
+    def remove(self, path: Path) -> None:
         """Remove a file or link, if it is there."""
         ...
 
-    def remove_dir(self, path: Path, *, root: bool = False) -> bool:
+    def remove_dir(self, path: Path) -> bool:
         """Remove an empty folder; False if it is not empty or not there."""
         ...
 

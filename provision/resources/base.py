@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from swarmbus.errors import SwarmbusError
-from swarmbus.provision.root import RootCommand
+from swarmbus.provision.command import Command, run_commands
 from swarmbus.provision.system import System
 
 State = Mapping[str, Any]
@@ -145,22 +146,47 @@ class Resource(ABC):
         """What `undo` will need besides the state before; asked for right before the change."""
         return None
 
-    @abstractmethod
     def realise(self, system: System) -> State:
-        """Make it as it should be, from whatever it is; the state afterwards.
+        """Make it as it should be, from whatever it is, as the user; the state afterwards.
 
         Raises:
             Declined: If the host refused and the run should go on.
             SwarmbusError: If it failed.
         """
+        run_commands(system, self.commands(system), self.title)
+        self.await_realised(system)
+        return self.read(system)
 
-    @abstractmethod
     def undo(self, system: System, before: State, original: bytes | None) -> None:
-        """Make it as it was: ``before`` and ``original`` are from before the first of our changes."""
+        """Make it as it was, as the user: ``before`` and ``original`` are from before the first change."""
+        run_commands(system, self.undo_commands(system, before, original), f"taking back: {self.title}")
 
-    def commands(self, system: System) -> list[RootCommand]:
-        """What root would run to realise it; empty for what the user can do."""
-        return []
+    def commands(self, system: System) -> list[Command]:
+        """What is run to realise it; in a script of root's, where it needs root."""
+        raise NotImplementedError(f"{self.kind} is not brought about by commands")
+
+    def undo_commands(self, system: System, before: State, original: bytes | None) -> list[Command]:
+        """What is run to undo it; likewise."""
+        raise NotImplementedError(f"{self.kind} is not undone by commands")
+
+    def await_realised(self, system: System) -> None:  # noqa: B027 - most kinds are done at once
+        """Wait until what was begun has come about.
+
+        Raises:
+            CannotRun: If it does not.
+        """
+
+    def await_undone(self, system: System, before: State) -> None:  # noqa: B027 - likewise
+        """Wait until it is again as it was before.
+
+        Raises:
+            CannotRun: If it does not come to that.
+        """
+
+    @property
+    def leftovers(self) -> tuple[Path, ...]:
+        """Files that a change which was cut off may have left behind."""
+        return ()
 
     @abstractmethod
     def record(self) -> dict[str, Any]:

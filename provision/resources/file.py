@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import StorageError
+from swarmbus.provision.command import Command, remove_commands, temporary_name, write_commands
 from swarmbus.provision.resources.base import (
     ABSENT,
     Comparison,
@@ -22,7 +23,6 @@ from swarmbus.provision.resources.base import (
     Verb,
     three_way,
 )
-from swarmbus.provision.root import RootCommand, write_commands
 from swarmbus.provision.system import System
 
 _HEADER = re.compile(rb"\A(# written by swarmbus )\S+")
@@ -137,32 +137,47 @@ class File(Resource):
         return system.read(self.path)
 
     def realise(self, system: System) -> State:
-        self._check_folder()
-        owner = (0, 0) if self.root else None
-        system.write_file(self.path, self.content.encode(), mode=self.mode, owner=owner, root=self.root)
-        if not self.root:
-            system.remove(self._beside)
+        system.write_file(self.path, self.content.encode(), mode=self.mode)
+        system.remove(self._beside)
         return self.read(system)
 
     def undo(self, system: System, before: State, original: bytes | None) -> None:
+        if not before["present"]:
+            system.remove(self.path)
+        elif original is not None and "sha256" in before:
+            system.write_file(self.path, original, mode=int(before["mode"], 8))
+
+    def commands(self, system: System) -> list[Command]:
+        self._check_folder()
+        data = self.content.encode()
+        return write_commands(self.path, data, mode=self.mode, owner=(0, 0), secret=self.secret)
+
+    def undo_commands(self, system: System, before: State, original: bytes | None) -> list[Command]:
         self._check_folder()
         if not before["present"]:
-            system.remove(self.path, root=self.root)
-        elif original is not None and "sha256" in before:
-            owner = (before["uid"], before["gid"]) if self.root else None
-            system.write_file(self.path, original, mode=int(before["mode"], 8), owner=owner, root=self.root)
-
-    def commands(self, system: System) -> list[RootCommand]:
-        if not self.root:
+            return remove_commands(self.path)
+        if original is None or "sha256" not in before:
             return []
-        return write_commands(self.path, self.content.encode(), mode=self.mode, owner=(0, 0))
+        owner = (int(before["uid"]), int(before["gid"]))
+        mode = int(before["mode"], 8)
+        return write_commands(self.path, original, mode=mode, owner=owner, secret=self.secret)
+
+    @property
+    def leftovers(self) -> tuple[Path, ...]:
+        return (temporary_name(self.path),)
 
     def record(self) -> dict[str, Any]:
-        return {"path": str(self.path), "root": self.root}
+        return {"path": str(self.path), "root": self.root, "secret": self.secret}
 
     @classmethod
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
-        return cls(group=group, path=Path(record["path"]), content="", root=bool(record["root"]))
+        return cls(
+            group=group,
+            path=Path(record["path"]),
+            content="",
+            root=bool(record["root"]),
+            secret=bool(record.get("secret")),
+        )
 
     @property
     def _beside(self) -> Path:
@@ -172,7 +187,7 @@ class File(Resource):
         inside = (
             any(self.path.is_relative_to(folder) for folder in ROOT_FOLDERS) and ".." not in self.path.parts
         )
-        if self.root and not inside:
+        if not inside:
             raise StorageError(f"{self.path} is in no folder in which swarmbus writes as root")
 
     def _state(self, data: bytes, mode: int, uid: int, system: System) -> State:

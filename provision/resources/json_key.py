@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import Conflict
+from swarmbus.provision.command import temporary_name
 from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, State, Verb
 from swarmbus.provision.resources.file import unified_diff
 from swarmbus.provision.resources.json_text import NotEditableError, raw_at, value_at, with_raw, without
@@ -104,6 +105,10 @@ class JsonKey(Resource):
                 self._write(system, with_raw(text, self.names, raw))
         else:
             self._take_out(system, text, original)
+
+    @property
+    def leftovers(self) -> tuple[Path, ...]:
+        return (temporary_name(self.path),)
 
     def record(self) -> dict[str, Any]:
         return {"path": str(self.path), "names": list(self.names), "gone": self.value is None}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from swarmbus.errors import CannotRun
+from swarmbus.provision.command import Command
 from swarmbus.provision.resources.base import (
     Comparison,
     Declined,
@@ -19,7 +20,6 @@ from swarmbus.provision.resources.base import (
     Verb,
     two_way,
 )
-from swarmbus.provision.root import RootCommand, run_as_root
 from swarmbus.provision.system import System
 
 _LINGER = Path("/var/lib/systemd/linger")  # logind's own record: one empty file a user
@@ -67,8 +67,24 @@ class Linger(Resource):
             return Comparison(Verb.KEEP, reason, remark=True)
         return two_way(seen, self.wanted(system), owned)
 
+    def commands(self, system: System) -> list[Command]:
+        return [Command((_LOGINCTL, "--no-ask-password", "enable-linger", self.user))]
+
+    def undo_commands(self, system: System, before: State, original: bytes | None) -> list[Command]:
+        verb = "enable-linger" if before["linger"] else "disable-linger"
+        return [Command((_LOGINCTL, "--no-ask-password", verb, self.user))]
+
     def realise(self, system: System) -> State:
-        self._switch(system, "enable-linger")
+        # Where polkit lets a user decide for himself, no root is needed.
+        if not system.run([_LOGINCTL, "--no-ask-password", "enable-linger", self.user]).ok:
+            raise Declined(
+                f"logind refused to enable-linger for {self.user}: the units stop when {self.user} logs out",
+                hint=f"an administrator can run: sudo loginctl enable-linger {self.user}",
+            )
+        self.await_realised(system)
+        return self.read(system)
+
+    def await_realised(self, system: System) -> None:
         runtime = Path(f"/run/user/{self.uid}")
         deadline = system.monotonic() + _MANAGER_WAIT
         # logind starts user@UID.service in its own time; systemctl --user works from here on
@@ -79,28 +95,11 @@ class Linger(Resource):
                     hint=f"look at it: systemctl status user@{self.uid}.service",
                 )
             system.sleep(0.1)
-        return self.read(system)
-
-    def undo(self, system: System, before: State, original: bytes | None) -> None:
-        self._switch(system, "enable-linger" if before["linger"] else "disable-linger")
-
-    def _switch(self, system: System, verb: str) -> None:
-        # Where polkit lets a user decide for himself, no root is needed.
-        if system.run([_LOGINCTL, "--no-ask-password", verb, self.user]).ok:
-            return
-        if system.root_access() == "none" and not self.required:
-            raise Declined(
-                f"logind refused to {verb} for {self.user}: the units stop when {self.user} logs out",
-                hint=f"an administrator can run: sudo loginctl {verb} {self.user}",
-            )
-        run_as_root(system, [RootCommand((_LOGINCTL, verb, self.user))], f"loginctl {verb} {self.user}")
-
-    def commands(self, system: System) -> list[RootCommand]:
-        return [RootCommand((_LOGINCTL, "enable-linger", self.user))]
 
     def record(self) -> dict[str, Any]:
-        return {"user": self.user, "uid": self.uid}
+        return {"user": self.user, "uid": self.uid, "required": self.required}
 
     @classmethod
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
-        return cls(group=group, user=record["user"], uid=int(record["uid"]))
+        required = bool(record.get("required", True))
+        return cls(group=group, user=record["user"], uid=int(record["uid"]), required=required)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from swarmbus.provision.command import Command
 from swarmbus.provision.resources.base import Comparison, Owned, Resource, Scope, State, two_way
-from swarmbus.provision.root import RootCommand, run_as_root
 from swarmbus.provision.system import System
 
 DPKG_STATUS = Path("/var/lib/dpkg/status")
 APT_LISTS = Path("/var/lib/apt/lists")
-_TIMEOUT = 900.0  # a Raspberry Pi Zero on a slow line
 _APT = (
     *("/usr/bin/env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1"),
     *("/usr/bin/apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120"),
@@ -60,43 +59,41 @@ class Package(Resource):
         return two_way(seen, self.wanted(system), owned)
 
     def original(self, system: System) -> bytes | None:
-        """The packages that installing it will add, itself among them."""
+        """The names of all packages that are installed."""
+        return json.dumps(sorted(installed_packages(system))).encode()
+
+    def commands(self, system: System) -> list[Command]:
+        # runlevel(8) believes $RUNLEVEL, and in runlevel 1 invoke-rc.d starts nothing.
+        quiet = () if self.start else ("RUNLEVEL=1", "PREVLEVEL=N")
+        install = (*_APT[:1], *quiet, *_APT[1:], *_INSTALL, self.name)
+        # Lists that are older than a security update name files that the mirrors no longer have.
+        update = Command((*_APT, "update"))
         if not has_apt_lists(system):
-            self._update(system)
-        planned = system.run(["apt-get", "-s", *_INSTALL, self.name], timeout=120)
-        return json.dumps(simulated_installs(planned.stdout)).encode()
+            return [update, Command(install)]
+        return [Command(install, otherwise=(update, Command(install)))]
 
-    def realise(self, system: System) -> State:
-        install = self._install_command
-        if not system.run(install.argv, root=True, timeout=_TIMEOUT).ok:
-            # Lists that are older than a security update name files that the mirrors no longer have.
-            self._update(system)
-            run_as_root(system, [install], f"installing {self.name}", timeout=_TIMEOUT)
-        return self.read(system)
-
-    def undo(self, system: System, before: State, original: bytes | None) -> None:
+    def undo_commands(self, system: System, before: State, original: bytes | None) -> list[Command]:
         if before["installed"]:
-            self.realise(system)
-            return
-        added = json.loads(original or b"[]")
-        ours = [name for name in added if dpkg_status(system, name) not in (None, "not-installed")]
+            return self.commands(system)
+        ours = self._came_with_it(system, json.loads(original or b"[]"))
         for names in (ours, [self.name] if self.name in ours else []):
             if not names:
-                return
+                return []
             planned = system.run(["apt-get", "-s", "-y", "purge", *names], timeout=120)
             if planned.ok and set(simulated_removals(planned.stdout)) <= set(names):
-                purge = RootCommand((*_APT, "purge", *names))
-                run_as_root(system, [purge], f"removing {self.name}", timeout=_TIMEOUT)
-                return
-        # else something that was installed since needs it, and it stays
+                return [Command((*_APT, "purge", *names))]
+        return []  # something that was installed since needs it, and it stays
 
-    def commands(self, system: System) -> list[RootCommand]:
-        return [RootCommand((*_APT, "update")), self._install_command]
-
-    @property
-    def commands_for_administrator(self) -> list[RootCommand]:
-        """The one command to hand to somebody else."""
-        return [RootCommand(("apt-get", "install", "-y", self.name))]
+    def _came_with_it(self, system: System, before: list[str]) -> list[str]:
+        """The package, and what it depends on that was not installed before."""
+        installed = installed_packages(system)
+        new, waiting = dict[str, None](), [self.name]
+        while waiting:
+            name = waiting.pop(0)
+            if name in installed and name not in before and name not in new:
+                new[name] = None
+                waiting += sorted(installed[name])
+        return list(new)
 
     def record(self) -> dict[str, Any]:
         return {"name": self.name}
@@ -105,15 +102,16 @@ class Package(Resource):
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
         return cls(group=group, name=str(record["name"]))
 
-    @property
-    def _install_command(self) -> RootCommand:
-        # runlevel(8) believes $RUNLEVEL, and in runlevel 1 invoke-rc.d starts nothing.
-        quiet = () if self.start else ("RUNLEVEL=1", "PREVLEVEL=N")
-        return RootCommand((*_APT[:1], *quiet, *_APT[1:], *_INSTALL, self.name))
 
-    def _update(self, system: System) -> None:
-        update = RootCommand((*_APT, "update"))
-        run_as_root(system, [update], "fetching the lists of packages", timeout=_TIMEOUT)
+def installed_packages(system: System) -> dict[str, frozenset[str]]:
+    """Name of each package that is there, in whatever state, and the names that it depends on."""
+    found: dict[str, frozenset[str]] = {}
+    for stanza in (system.read(DPKG_STATUS) or b"").decode(errors="replace").split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Status|Depends|Pre-Depends): (.*)$", stanza, re.MULTILINE))
+        if "Package" in fields and not fields.get("Status", "").endswith(("not-installed", "config-files")):
+            needs = f"{fields.get('Depends', '')}, {fields.get('Pre-Depends', '')}"
+            found[fields["Package"]] = frozenset(re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]*)", needs))
+    return found
 
 
 def dpkg_status(system: System, name: str) -> str | None:
@@ -136,11 +134,6 @@ def dpkg_version(system: System, name: str) -> str | None:
 def has_apt_lists(system: System) -> bool:
     """Whether apt knows any package that it could install."""
     return any("_Packages" in name for name in system.list(APT_LISTS))
-
-
-def simulated_installs(output: str) -> list[str]:
-    """Names from the ``Inst`` lines of ``apt-get -s install``."""
-    return re.findall(r"^Inst (\S+) ", output, re.MULTILINE)
 
 
 def simulated_removals(output: str) -> list[str]:

@@ -13,6 +13,7 @@ import tomlkit
 import tomlkit.exceptions
 
 from swarmbus.errors import Conflict
+from swarmbus.provision.command import temporary_name
 from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, State, Verb, three_way
 from swarmbus.provision.resources.file import unified_diff
 from swarmbus.provision.system import System
@@ -106,6 +107,10 @@ class TomlKey(Resource):
             system.remove(self.path)
         else:
             self._write(system, rest)
+
+    @property
+    def leftovers(self) -> tuple[Path, ...]:
+        return (temporary_name(self.path),)
 
     def record(self) -> dict[str, Any]:
         return {

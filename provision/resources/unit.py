@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from swarmbus.errors import CannotRun
+from swarmbus.provision.command import Command
 from swarmbus.provision.resources.base import Comparison, Owned, Resource, Scope, State, Verb, three_way
-from swarmbus.provision.root import RootCommand
 from swarmbus.provision.system import Result, System
 
 Manager = Literal["user", "system"]
@@ -91,36 +91,35 @@ class Unit(Resource):
             return Comparison(verb, "neither enabled nor running" if verb is Verb.CREATE else easy.reason)
         return Comparison(Verb.UPDATE, "is not running" if seen["enabled"] else "is not enabled")
 
-    def realise(self, system: System) -> State:
+    def commands(self, system: System) -> list[Command]:
         seen = self.read(system)
-        if not seen["enabled"]:
-            self._systemctl(system, "enable", self.name).check(f"enabling {self.name}")
-        if not seen["active"]:
-            self._systemctl(system, "reset-failed", self.name)
-            start_unit(system, self.manager, self.name, "start")
-        return self.read(system)
+        commands = [] if seen["enabled"] else [systemctl_command(self.manager, "enable", self.name)]
+        return commands if seen["active"] else [*commands, *start_commands(self.manager, self.name, "start")]
 
-    def undo(self, system: System, before: State, original: bytes | None) -> None:
-        seen = self.read(system)
+    def await_realised(self, system: System) -> None:
+        await_unit(system, self.manager, self.name)
+
+    def undo_commands(self, system: System, before: State, original: bytes | None) -> list[Command]:
+        seen, commands = self.read(system), []
         if not before["active"] and self._is_under_way(system):
-            self._systemctl(system, "stop", self.name, timeout=120).check(f"stopping {self.name}")
+            commands.append(systemctl_command(self.manager, "stop", self.name))
         if seen["enabled"] != before["enabled"]:
             verb = "enable" if before["enabled"] else "disable"
-            self._systemctl(system, verb, self.name).check(f"{verb[:-1]}ing {self.name}")
+            commands.append(systemctl_command(self.manager, verb, self.name))
         if before["active"] and not seen["active"]:
-            start_unit(system, self.manager, self.name, "start")
+            commands += start_commands(self.manager, self.name, "start")
         elif not before["active"]:
-            self._systemctl(system, "reset-failed", self.name)
+            commands.append(systemctl_command(self.manager, "reset-failed", self.name, may_fail=True))
+        return commands
+
+    def await_undone(self, system: System, before: State) -> None:
+        if before["active"]:
+            self.await_realised(system)
 
     def _is_under_way(self, system: System) -> bool:
         """Also one that waits for its next restart, and would fail again when its file is gone."""
         shown = show_units(system, self.manager, [self.name]).get(self.name, UnitSeen())
         return shown.active not in ("inactive", "failed")
-
-    def commands(self, system: System) -> list[RootCommand]:
-        if self.manager == "user":
-            return []
-        return [RootCommand((SYSTEMCTL, "enable", "--now", self.name))]
 
     def record(self) -> dict[str, Any]:
         return {"name": self.name, "manager": self.manager}
@@ -132,16 +131,25 @@ class Unit(Resource):
             raise ValueError(f"not a manager: {manager!r}")
         return cls(group=group, name=record["name"], manager=manager)
 
-    def _systemctl(self, system: System, *words: str, timeout: float = 60.0) -> Result:
-        return systemctl(system, self.manager, *words, timeout=timeout)
+
+def systemctl_command(manager: Manager, *words: str, may_fail: bool = False) -> Command:
+    """A call of systemctl; for the system's manager root has to make it."""
+    argv = (SYSTEMCTL, *words) if manager == "system" else ("systemctl", "--user", *words)
+    return Command(argv, may_fail=may_fail)
+
+
+def start_commands(manager: Manager, name: str, verb: Literal["start", "restart"]) -> list[Command]:
+    """Have it started; `await_unit` sees what becomes of it.
+
+    Not waited for by systemctl: that would wait for READY, and so for a broker that may be away.
+    """
+    reset = systemctl_command(manager, "reset-failed", name, may_fail=True)
+    return [reset, systemctl_command(manager, verb, "--no-block", name)]
 
 
 def systemctl(system: System, manager: Manager, *words: str, timeout: float = 60.0) -> Result:
-    """Run systemctl for one manager; the system's as root, except where it only asks."""
-    if manager == "user":
-        return system.run(["systemctl", "--user", *words], timeout=timeout)
-    root = words[0] not in ("show", "is-active", "is-enabled")
-    return system.run([SYSTEMCTL, *words], root=root, timeout=timeout)
+    """Run systemctl as the user; of the system's manager he can only ask."""
+    return system.run(systemctl_command(manager, *words).argv, timeout=timeout)
 
 
 def show_units(system: System, manager: Manager, names: Sequence[str]) -> dict[str, UnitSeen]:
@@ -166,13 +174,12 @@ def show_units(system: System, manager: Manager, names: Sequence[str]) -> dict[s
     return units
 
 
-def start_unit(system: System, manager: Manager, name: str, verb: Literal["start", "restart"]) -> None:
-    """Start it and wait until it runs, or has failed, or is still on its way up after 6 s.
+def await_unit(system: System, manager: Manager, name: str) -> None:
+    """Wait until one that was started runs, or has failed, or is still on its way up after 6 s.
 
     Raises:
         CannotRun: If it failed.
     """
-    systemctl(system, manager, verb, "--no-block", name).check(f"{verb}ing {name}")
     begun = system.monotonic()
     deadline = begun + _START_WAIT
     while (now := system.monotonic()) < deadline:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swarmbus.errors import Conflict, StorageError
+from swarmbus.provision.root import RootStep, RootStepsNeeded
 from swarmbus.provision.system import (
     NOT_FOUND,
     FileStat,
-    Owner,
     ProcessSeen,
     Result,
     RootAccess,
     User,
 )
+from tests.provision.root_commands import Files, run_steps
 
 PI = User("pi", 1000, 1000, Path("/home/pi"))
 
@@ -78,20 +79,24 @@ class FakeSystem:
         self,
         argv: Sequence[str],
         *,
-        root: bool = False,
         stdin: bytes | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        self.ran.append(tuple(argv))
-        answer = self.programs(self, tuple(argv), root)
-        return answer if answer is not None else Result(tuple(argv), NOT_FOUND, stderr=f"no {argv[0]} here")
+        return self._run(tuple(argv), root=False)
+
+    def _run(self, argv: tuple[str, ...], *, root: bool) -> Result:
+        self.ran.append(argv)
+        answer = self.programs(self, argv, root)
+        return answer if answer is not None else Result(argv, NOT_FOUND, stderr=f"no {argv[0]} here")
 
     def root_access(self) -> RootAccess:
         return self.root
 
-    def become_root(self) -> bool:
-        return self.root != "none"
+    def run_as_root(self, steps: Sequence[RootStep], tell: Callable[[RootStep], None]) -> None:
+        if self.root == "none":
+            raise RootStepsNeeded("some steps need root, and sudo did not let us", steps=steps)
+        run_steps(steps, tell, _RootFiles(self), lambda argv: self._run(argv, root=True))
 
     def stat(self, path: Path) -> FileStat | None:
         entry = self.files.get(path)
@@ -111,31 +116,25 @@ class FakeSystem:
     def may_write(self, path: Path) -> bool:
         return not any(path.is_relative_to(place) for place in self.unwritable)
 
-    def write_file(
-        self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
-    ) -> None:
+    def write_file(self, path: Path, data: bytes, *, mode: int) -> None:
         if path.parent not in self.files:
             raise StorageError(f"cannot change {path}: no such folder")
-        uid, gid = owner or (self.user.uid, self.user.gid)
-        self.files[path] = Entry(data, mode, uid, gid)
+        self.files[path] = Entry(data, mode, self.user.uid, self.user.gid)
         self.writes.append(path)
 
     def append(self, path: Path, data: bytes) -> None:
         self.write_file(path, (self.read(path) or b"") + data, mode=0o600)
 
-    def make_dir(
-        self, path: Path, *, mode: int = 0o755, owner: Owner | None = None, root: bool = False
-    ) -> None:
-        uid, gid = owner or (self.user.uid, self.user.gid)
-        entry = self.files.setdefault(path, Entry(None, mode, uid, gid))
+    def make_dir(self, path: Path, *, mode: int = 0o755) -> None:
+        entry = self.files.setdefault(path, Entry(None, mode, self.user.uid, self.user.gid))
         self.files[path] = replace(entry, mode=mode)
         self.writes.append(path)
 
-    def remove(self, path: Path, *, root: bool = False) -> None:
+    def remove(self, path: Path) -> None:
         if self.files.pop(path, None) is not None:
             self.writes.append(path)
 
-    def remove_dir(self, path: Path, *, root: bool = False) -> bool:
+    def remove_dir(self, path: Path) -> bool:
         if path not in self.files or self.list(path):
             return False
         del self.files[path]
@@ -188,3 +187,18 @@ class FakeSystem:
 
     def sleep(self, seconds: float) -> None:
         self.clock += seconds
+
+
+class _RootFiles(Files):
+    def __init__(self, system: FakeSystem) -> None:
+        self._system = system
+
+    def write(self, path: Path, data: bytes, mode: int) -> None:
+        self._system.write_file(path, data, mode=mode)
+        self._system.files[path] = Entry(data, mode, 0, 0)
+
+    def move(self, source: Path, target: Path) -> None:
+        self._system.move(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._system.remove(path)

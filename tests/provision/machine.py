@@ -156,7 +156,9 @@ class Machine:
         )
         self._set_up_mosquitto(system, state, present="mosquitto" in state["packages"])
         stanzas = [
-            f"Package: {name}\nStatus: install ok installed\nVersion: 1\n" for name in state["packages"]
+            f"Package: {name}\nStatus: install ok installed\nVersion: 1\n"
+            + ("Depends: libcjson1 (>= 1.7), libc6\n" if name == "mosquitto" else "")
+            for name in state["packages"]
         ]
         system.write_file(_STATUS, "\n".join(stanzas).encode(), mode=0o644)
         return 0, ""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from swarmbus.provision.local_system import LocalSystem
-from swarmbus.provision.system import NOT_FOUND, FileStat, Owner, Result, RootAccess, User
+from swarmbus.provision.root import RootStep
+from swarmbus.provision.system import NOT_FOUND, FileStat, Result, RootAccess, User
 from tests.provision.machine import Machine
+from tests.provision.root_commands import Files, run_steps
 
 
 class Sandbox(LocalSystem):
@@ -40,15 +42,11 @@ class Sandbox(LocalSystem):
     def hostname(self) -> str:
         return "pi4"
 
-    @property
-    def is_root(self) -> bool:
-        return True
-
     def root_access(self) -> RootAccess:
         return "sudo"
 
-    def become_root(self) -> bool:
-        return True
+    def run_as_root(self, steps: Sequence[RootStep], tell: Callable[[RootStep], None]) -> None:
+        run_steps(steps, tell, _RootFiles(self), lambda argv: self.run_program(argv, root=True))
 
     def which(self, program: str, path: str | None = None) -> Path | None:
         return {"apt-get": Path("/usr/bin/apt-get"), "cat": Path("/usr/bin/cat")}.get(program)
@@ -57,14 +55,17 @@ class Sandbox(LocalSystem):
         self,
         argv: Sequence[str],
         *,
-        root: bool = False,
         stdin: bytes | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> Result:
+        return self.run_program(tuple(argv), root=False)
+
+    def run_program(self, argv: tuple[str, ...], *, root: bool) -> Result:
+        """One of the machine's, as the user or as root."""
         with self._change(counts="show" not in argv and "-s" not in argv):
-            answer = self.machine(self, tuple(argv), root)
-        return answer or Result(tuple(argv), NOT_FOUND, stderr=f"no {argv[0]} here")
+            answer = self.machine(self, argv, root)
+        return answer or Result(argv, NOT_FOUND, stderr=f"no {argv[0]} here")
 
     def stat(self, path: Path) -> FileStat | None:
         seen = super().stat(self._at(path))
@@ -81,9 +82,7 @@ class Sandbox(LocalSystem):
     def may_write(self, path: Path) -> bool:
         return super().may_write(self._at(path))
 
-    def write_file(
-        self, path: Path, data: bytes, *, mode: int, owner: Owner | None = None, root: bool = False
-    ) -> None:
+    def write_file(self, path: Path, data: bytes, *, mode: int) -> None:
         with self._change(counts=not path.is_relative_to(self._outside)):
             super().write_file(self._at(path), data, mode=mode)
 
@@ -94,17 +93,15 @@ class Sandbox(LocalSystem):
         with self._change():
             super().append(self._at(path), data)
 
-    def make_dir(
-        self, path: Path, *, mode: int = 0o755, owner: Owner | None = None, root: bool = False
-    ) -> None:
+    def make_dir(self, path: Path, *, mode: int = 0o755) -> None:
         with self._change():
             super().make_dir(self._at(path), mode=mode)
 
-    def remove(self, path: Path, *, root: bool = False) -> None:
+    def remove(self, path: Path) -> None:
         with self._change():
             super().remove(self._at(path))
 
-    def remove_dir(self, path: Path, *, root: bool = False) -> bool:
+    def remove_dir(self, path: Path) -> bool:
         with self._change():
             return super().remove_dir(self._at(path))
 
@@ -155,6 +152,20 @@ class Sandbox(LocalSystem):
 
     def _at(self, path: Path) -> Path:
         return path if path.is_relative_to(self._outside) else self._root / path.relative_to("/")
+
+
+class _RootFiles(Files):
+    def __init__(self, system: Sandbox) -> None:
+        self._system = system
+
+    def write(self, path: Path, data: bytes, mode: int) -> None:
+        self._system.write_file(path, data, mode=mode)
+
+    def move(self, source: Path, target: Path) -> None:
+        self._system.move(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._system.remove(path)
 
 
 def tree(root: Path, *, without: Sequence[str] = ()) -> dict[str, tuple[str, str]]:

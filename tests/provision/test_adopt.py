@@ -56,8 +56,8 @@ class Host:
         root.mkdir()
         system = self.system()
         bare_debian(system)
-        system.run(["apt-get", "update"], root=True)
-        system.run(["apt-get", "install", "mosquitto"], root=True)
+        system.run_program(("apt-get", "update"), root=True)
+        system.run_program(("apt-get", "install", "mosquitto"), root=True)
 
     def system(self) -> Sandbox:
         return WithWake(self.root, self.machine)

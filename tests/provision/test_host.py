@@ -11,7 +11,7 @@ import pytest
 
 from swarmbus.provision.host import LocalInspector, gather
 from swarmbus.provision.local_system import LocalSystem
-from swarmbus.provision.resources.package import dpkg_status, dpkg_version, simulated_installs
+from swarmbus.provision.resources.package import dpkg_status, dpkg_version, installed_packages
 from swarmbus.provision.resources.unit import show_units
 from swarmbus.provision.system import Result
 from tests.lab.mosquitto import Broker
@@ -76,11 +76,14 @@ def test_a_package_of_which_only_the_configuration_is_left_is_not_installed() ->
     assert dpkg_status(system, "mosq") is None
 
 
-def test_what_apt_would_install() -> None:
-    output = (
-        "Inst libcjson1 (1.7.15 Debian:12 [amd64])\nInst mosquitto (2.0.11 Debian:12 [amd64])\nConf x (1)\n"
-    )
-    assert simulated_installs(output) == ["libcjson1", "mosquitto"]
+def test_what_is_installed_and_what_it_depends_on() -> None:
+    system = FakeSystem()
+    needs = "libc6 (>= 2.34), libcjson1 (>= 1.7.5) | libcjson2, lsb-base"
+    system.put("/var/lib/dpkg/status", f"{STATUS}Depends: {needs}\nPre-Depends: dpkg:any (>= 1.17)\n")
+    assert installed_packages(system) == {
+        "mosquitto-clients": frozenset(),
+        "libmosquitto1": frozenset({"libc6", "libcjson1", "libcjson2", "lsb-base", "dpkg"}),
+    }
 
 
 @pytest.mark.parametrize(

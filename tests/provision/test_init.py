@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from swarmbus.errors import (
 from swarmbus.provision.apply import Event
 from swarmbus.provision.init import Gate, GateReport, Outcome, Prepared, carry_out, prepare
 from swarmbus.provision.resources.base import Verb
-from swarmbus.provision.root import RootStepsNeeded
+from swarmbus.provision.root import RootStep, RootStepsNeeded
 from swarmbus.provision.system import RootAccess, User
 from tests.provision.fake_system import FakeSystem
 from tests.provision.installing import LAYOUT, Remembering, inspector
@@ -72,8 +72,8 @@ class Host:
 
     def install_mosquitto(self) -> None:
         system = self.system()
-        system.run(["apt-get", "update"], root=True)
-        assert system.run(["apt-get", "install", "mosquitto"], root=True).ok
+        system.run_program(("apt-get", "update"), root=True)
+        assert system.run_program(("apt-get", "install", "mosquitto"), root=True).ok
         self.machine.log.clear()
 
 
@@ -373,8 +373,8 @@ def test_without_any_way_to_root_nothing_is_begun(host: Host) -> None:
 
 def test_a_password_that_sudo_does_not_take_leaves_nothing_half_done(host: Host) -> None:
     class WrongPassword(Sandbox):
-        def become_root(self) -> bool:
-            return False
+        def run_as_root(self, steps: Sequence[RootStep], tell: Callable[[RootStep], None]) -> None:
+            raise RootStepsNeeded("sudo did not let us", steps=steps)
 
     what = prepare(WrongPassword(host.root, host.machine), {}, layout=LAYOUT, inspector=inspector())
     outcome = carry_out(what)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import threading
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from swarmbus.errors import CannotRun, Conflict, StorageError
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
 from swarmbus.provision.local_system import LocalSystem
-from swarmbus.provision.root import RootCommand, RootStepsNeeded, shell_script, write_commands
 from swarmbus.provision.system import NOT_FOUND, TIMED_OUT
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to other users needs root")
@@ -90,50 +88,6 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(StorageError, match="too many symbolic links"):
         refuse_foreign_hands(tmp_path / "a/f", uid=os.geteuid(), root=False)
-
-
-def test_root_runs_no_program_that_a_user_can_change(system: LocalSystem, tmp_path: Path) -> None:
-    program = tmp_path / "tool"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o777)
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    program.rename(tmp_path / "open/tool")
-    with pytest.raises(StorageError, match=r"others may write|belongs to user"):
-        system.run([str(tmp_path / "open/tool")], root=True)
-    with pytest.raises(ValueError, match="not an absolute path"):
-        system.run(["tool"], root=True)
-
-
-def test_root_commands_write_a_file_as_we_do(tmp_path: Path) -> None:
-    path = tmp_path / "it's a file"
-    owner = (os.geteuid(), os.getegid())
-    commands = write_commands(path, b"one\nEND\n", mode=0o640, owner=owner)
-    for command in commands:
-        subprocess.run(command.argv, input=command.stdin, check=True)
-    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"one\nEND\n", 0o640)
-    path.unlink()
-    subprocess.run(["sh"], input=shell_script(commands), text=True, check=True)
-    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"one\nEND\n", 0o640)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["it's a file"]
-
-
-def test_content_is_never_on_a_command_line() -> None:
-    commands = write_commands(Path("/etc/x"), b"secret", mode=0o600, owner=(0, 0))
-    assert not any("secret" in word for command in commands for word in command.argv)
-
-
-def test_a_script_stops_at_the_first_failure(tmp_path: Path) -> None:
-    script = shell_script(
-        [RootCommand(("/bin/false",)), RootCommand(("/usr/bin/touch", str(tmp_path / "f")))]
-    )
-    assert subprocess.run(["sh"], input=script, text=True).returncode != 0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_hint_has_the_commands_where_they_fit() -> None:
-    error = RootStepsNeeded("x", commands=[RootCommand(("loginctl", "enable-linger", "pi"))])
-    assert error.hint == "an administrator can run: sudo loginctl enable-linger pi"
 
 
 def test_programs(system: LocalSystem) -> None:

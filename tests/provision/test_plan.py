@@ -169,4 +169,6 @@ def test_root_writes_only_where_it_is_meant_to(system: FakeSystem) -> None:
         record = {"path": path, "root": True}
         resource = File.from_record("broker", record)
         with pytest.raises(StorageError, match="in no folder in which swarmbus writes as root"):
-            resource.undo(system, {"present": False}, None)
+            resource.undo_commands(system, {"present": False}, None)
+        with pytest.raises(StorageError, match="in no folder in which swarmbus writes as root"):
+            resource.commands(system)

@@ -16,7 +16,7 @@ from swarmbus.provision.init import Prepared, carry_out, prepare
 from swarmbus.provision.journal import Journal
 from swarmbus.provision.local_system import LocalSystem
 from swarmbus.provision.precautions import UNFINISHED, check_broker
-from swarmbus.provision.resources.unit import Unit, start_unit
+from swarmbus.provision.resources.unit import Unit, await_unit
 from swarmbus.provision.system import Result
 from tests.provision.doctor_facts import FakeBus
 from tests.provision.fake_system import FakeSystem
@@ -139,13 +139,13 @@ def _systemd(*states: str) -> FakeSystem:
 
 def test_a_unit_on_its_way_up_is_not_waited_for_for_long() -> None:
     system = _systemd("activating/start")
-    start_unit(system, "user", "x.service", "restart")
+    await_unit(system, "user", "x.service")
     assert 5 < system.clock < 8
 
 
 def test_the_one_before_it_may_drain_first() -> None:
     system = _systemd(*["deactivating/stop-sigterm"] * 150, "active/running")
-    start_unit(system, "user", "x.service", "restart")
+    await_unit(system, "user", "x.service")
     assert system.clock > 14
     assert system.ran[-1][2] == "show"
 

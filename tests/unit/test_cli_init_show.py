@@ -23,6 +23,11 @@ def action(name: str, verb: Verb, reason: str = "", diff: str | None = None, *, 
     return Action(resource, Comparison(verb, reason, diff), ABSENT, None)
 
 
+def plan_of(*actions: Action, handlers: tuple[Handler, ...] = (), notes: tuple[str, ...] = ()) -> Plan:
+    changes = tuple(action for action in actions if action.verb.changes_host)
+    return Plan(actions, (*changes, *handlers), notes)
+
+
 def shown(plan: Plan) -> list[str]:
     said: list[str] = []
     show_plan(plan, said.append)
@@ -30,14 +35,12 @@ def shown(plan: Plan) -> list[str]:
 
 
 def test_plan_has_a_line_a_change_with_its_diff_and_nothing_of_what_stays() -> None:
-    plan = Plan(
-        (
-            action("new", Verb.CREATE, "is missing", "--- /dev/null\n+++ /srv/new\n@@ -0,0 +1 @@\n+text\n"),
-            action("same", Verb.KEEP, "as it should be"),
-            action("there", Verb.ADOPT),
-            action("old", Verb.UPDATE, "differs", root=True),
-            action("gone", Verb.DELETE, "is not wanted any more"),
-        ),
+    plan = plan_of(
+        action("new", Verb.CREATE, "is missing", "--- /dev/null\n+++ /srv/new\n@@ -0,0 +1 @@\n+text\n"),
+        action("same", Verb.KEEP, "as it should be"),
+        action("there", Verb.ADOPT),
+        action("old", Verb.UPDATE, "differs", root=True),
+        action("gone", Verb.DELETE, "is not wanted any more"),
         handlers=(Handler("user:restart:swarmbus-planner.service", Path("/srv/processes")),),
         notes=("a sentence",),
     )
@@ -56,7 +59,7 @@ def test_plan_has_a_line_a_change_with_its_diff_and_nothing_of_what_stays() -> N
 
 
 def test_plan_without_a_change_says_so() -> None:
-    assert shown(Plan((action("same", Verb.KEEP),))) == ["everything is as it should be"]
+    assert shown(plan_of(action("same", Verb.KEEP))) == ["everything is as it should be"]
 
 
 def test_plan_after_an_interrupted_run_does_not_say_that_all_is_well() -> None:
@@ -80,13 +83,13 @@ def test_a_terminal_that_has_gone_stops_nothing() -> None:
 
 
 def test_conflict_is_shown_with_its_reason() -> None:
-    lines = shown(Plan((action("theirs", Verb.CONFLICT, "was changed by somebody"),)))
+    lines = shown(plan_of(action("theirs", Verb.CONFLICT, "was changed by somebody")))
     assert lines[0].startswith("  ! ")
     assert lines[0].endswith("/srv/theirs: was changed by somebody")
 
 
 def test_content_of_files_does_nothing_to_the_terminal() -> None:
-    (_, line) = shown(Plan((action("x", Verb.UPDATE, "differs", "+\x1b[31m\u202e"),)))
+    (_, line) = shown(plan_of(action("x", Verb.UPDATE, "differs", "+\x1b[31m\u202e")))
     assert line == "      +\\x1b[31m\\u202e"
 
 
