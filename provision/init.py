@@ -12,10 +12,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from swarmbus.errors import Conflict, ListenerRunning, SwarmbusError, UsageError
-from swarmbus.provision.apply import Event, Observer, Run, Silent, apply_plan, reconcile, validate
+from swarmbus.provision import handed_out
+from swarmbus.provision.apply import (
+    Event,
+    Observer,
+    Run,
+    Silent,
+    apply_plan,
+    entry_of,
+    reconcile,
+    validate,
+)
 from swarmbus.provision.broker_choice import is_this_host
 from swarmbus.provision.desired import agent_restarts, choose, desired
 from swarmbus.provision.host import Inspector, LocalInspector, gather
@@ -74,7 +85,7 @@ def prepare(
     plan = make_plan(
         amend(wish) if amend is not None else wish,
         system,
-        Manifest.load(system, folder),
+        _manifest(system, folder),
         layout,
         take=request.take,
         pending=pending,
@@ -86,6 +97,14 @@ def prepare(
         notes = (*notes, UNFINISHED)
     plan = replace(plan, notes=(*plan.notes, *notes), unfinished=interrupted is not None)
     return Prepared(system, layout, request, spec, host, plan, interrupted is not None, inspector, amend)
+
+
+def _manifest(system: System, folder: Path) -> Manifest:
+    """As it is kept, with what root has done for us elsewhere."""
+    manifest, handed = Manifest.load(system, folder), handed_out.load(system, folder)
+    if handed is not None:
+        handed.take_in(system, manifest)
+    return manifest
 
 
 def _refuse_a_borrowed_home(system: System) -> None:
@@ -131,20 +150,32 @@ def carry_out(prepared: Prepared, *, gate: Gate | None = None, observer: Observe
 
     Raises:
         Conflict: If another run holds the lock for too long, or the host changed since it was looked at.
-        RootStepsNeeded: If root is needed and not to be had; nothing was done.
+        RootStepsNeeded: If root is needed and not to be had; nothing was done but to remember that.
         CannotRun: If a program would not accept what would be written; nothing was done.
     """
     system, layout = prepared.system, prepared.layout
     if prepared.plan.blocked:
         return Outcome(prepared.plan, notes=prepared.plan.notes)
     if prepared.plan.changed:
-        if prepared.plan.needs_root and system.root_access() == "none":
-            message = "some steps need root, and there is no sudo"
-            raise RootStepsNeeded(message, steps=prepared.plan.root_steps)
         validate(prepared.plan, system)
     _make_room(system, layout)
     with system.locked(layout.provision / "lock", _LOCK_WAIT):
-        return _carry_out(prepared, gate, observer or Silent())
+        if prepared.plan.needs_root and system.root_access() == "none":
+            _hand_out(prepared)
+            message = "some steps need root, and there is no sudo"
+            raise RootStepsNeeded(message, steps=prepared.plan.root_steps)
+        outcome = _carry_out(prepared, gate, observer or Silent())
+        if isinstance(outcome.error, RootStepsNeeded) and outcome.rolled_back:
+            _hand_out(prepared)
+        return outcome
+
+
+def _hand_out(prepared: Prepared) -> None:
+    """Remember what root is asked to do; see `swarmbus.provision.handed_out`."""
+    run = Run.open(prepared.system, prepared.layout, Silent())
+    wanted = {step.id for step in prepared.plan.root_steps}
+    entries = [entry_of(run, action) for action in prepared.plan.changes if action.id in wanted]
+    handed_out.hand_out(prepared.system, run.folder, prepared.spec.as_json(), entries)
 
 
 def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Outcome:
@@ -153,6 +184,8 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
     interrupted = run.journal.interrupted()
     if interrupted is not None:
         reconcile(run, interrupted)
+    if (handed := handed_out.load(system, run.folder)) is not None:
+        handed.take_in(system, run.manifest)
     if prepared.plan.changed or interrupted is not None:
         fresh = prepare(
             system,
@@ -173,7 +206,7 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
             run.journal.begin(prepared.spec.as_json(), kept.as_json() if kept else None)
             begun = True
             apply_plan(run, plan)
-        elif any(action.verb is Verb.ADOPT or action.verb is Verb.CONFLICT for action in plan.actions):
+        elif handed is not None or any(action.verb in (Verb.ADOPT, Verb.CONFLICT) for action in plan.actions):
             apply_plan(run, plan)
         report = _pass_gate(prepared, gate, observer)
     except (SwarmbusError, OSError, KeyboardInterrupt) as problem:
@@ -193,6 +226,8 @@ def _carry_out(prepared: Prepared, gate: Gate | None, observer: Observer) -> Out
         needed = {entry.blob for entry in (*run.manifest, *(last.changes if last else ()))}
         run.blobs.sweep(needed)
     keep(prepared.spec, system, prepared.layout.provision)
+    if handed is not None:
+        handed_out.forget(system, run.folder)
     return _outcome(run, plan, changed=begun and plan.changed, gate=report)
 
 

@@ -96,6 +96,8 @@ class Outcome:
         error = self.error.message if self.error else None
         document = self.plan.as_json(failed=self.failed, error=error)
         document["changed"] = self.changed
+        if isinstance(self.error, RootStepsNeeded):
+            document["root_script"] = self.error.script  # to be run: with what is not shown otherwise
         document["rolled_back"] = self.rolled_back
         document["handlers"] = list(self.handlers)
         document["notes"] = list(self.notes)

@@ -110,7 +110,7 @@ def request_from_document(document: Mapping[str, Any]) -> Request:
         "skip_broker": bool,
     }
     for name, kind in kinds.items():
-        if name in document and not isinstance(document[name], kind):
+        if name in document and type(document[name]) is not kind:  # a bool is an int, and no port
             raise UsageError(f"{name} in the spec is {document[name]!r}, which is no {kind.__name__}")
     host_types = document.get("host_types")
     return Request(

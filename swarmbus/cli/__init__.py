@@ -40,7 +40,9 @@ _SECTIONS: Final = {
         "start": "Run the listener daemon of an agent.",
     },
     "This host": {
-        "init": "Set up an agent on this host: broker, listener daemon, all that keeps them running.",
+        "init": "Set up agents on this host: broker, listener daemons, all that keeps them running.",
+        "plan": "Print what `swarmbus apply` would change on this host.",
+        "apply": "Make this host what a spec says, without asking.",
         "adopt": "Take over the agents that swarmbus-py 0.1 or 0.2 runs on this host, with all they have.",
         "restart": "Restart the listener daemons of agents, and see that the new ones work.",
         "upgrade": "Bring another version of swarmbus to this host, and its agents with it.",

@@ -1,26 +1,32 @@
-"""``swarmbus init``: an agent set up on this host; shown first, tried afterwards."""
+"""``swarmbus init``: agents set up on this host; shown first, tried afterwards."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from swarmbus.cli import installing, options, output
+from swarmbus.cli import installing, options, output, spec_file
 from swarmbus.config import Settings
-from swarmbus.errors import ExitStatus, SwarmbusError, UsageError
+from swarmbus.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from swarmbus.provision.init import Outcome, Prepared
+    from swarmbus.provision.outcome import Outcome, Prepared
+    from swarmbus.provision.request import Request
 
 _CREDENTIALS: Final = ("username", "password", "ca_cert", "client_cert", "client_key", "tls")
 
 
 @click.command("init")
 @options.with_settings
-@options.agent_id
+@click.option(
+    "--agent-id",
+    "agent_ids",
+    metavar="ID",
+    multiple=True,
+    help="The agent to set up; may be repeated. [env: SWARMBUS_AGENT_ID]",
+)
 @click.option(
     "--host-type",
     type=click.Choice(["cc", "openclaw", "none"]),
@@ -33,63 +39,71 @@ _CREDENTIALS: Final = ("username", "password", "ca_cert", "client_cert", "client
 )
 @click.option("--skip-broker", is_flag=True, default=None, help="Install and configure no broker.")
 @click.option("--skip-plugin", is_flag=True, help="Connect no agent host, as --host-type none.")
+@spec_file.option
+@spec_file.take
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run was killed, or needed root.")
 @click.option("--rollback", is_flag=True, help="Only take back what an interrupted run has done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.connection
 @options.as_json
 def command(
     settings: Settings,
+    agent_ids: tuple[str, ...],
     host_type: str | None,
     skip_broker: bool | None,
     skip_plugin: bool,
+    spec: str | None,
+    take: tuple[str, ...],
     dry_run: bool,
+    resume: bool,
     rollback: bool,
     yes: bool,
     as_json: bool,
 ) -> ExitStatus:
-    """Set up an agent on this host: broker, listener daemon, all that keeps them running.
+    """Set up agents on this host: broker, listener daemons, all that keeps them running.
 
     Without --agent-id: the agents that are set up here already, or else one named after the host. Shows what
     it would do, asks once, does it, and sends a message through all of it; if that fails, all is taken back.
     A second run changes nothing.
 
-    Exit status 1: failed. 3: somebody else's change is in the way. 4: root is needed.
+    Exit status 1: failed. 3: somebody else's change is in the way. 4: root is needed; the script for it is
+    printed.
     """
-    from swarmbus.cli.init_show import Progress, show_plan  # noqa: PLC0415  # --help loads no engine
-    from swarmbus.provision.bus import LocalBus  # noqa: PLC0415
-    from swarmbus.provision.init import carry_out, prepare  # noqa: PLC0415
-    from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
-    from swarmbus.provision.precautions import check_broker  # noqa: PLC0415
-
     if rollback:
         return _take_back(dry_run=dry_run, yes=yes, as_json=as_json)
     _refuse_what_is_not_here(settings, None if skip_plugin else host_type)
-    prepared = prepare(LocalSystem(), _flags(settings, skip_broker))
-    plan = prepared.plan
-    must_ask = plan.changed and not plan.blocked and not yes and not dry_run
-    if must_ask and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
+    flags = _flags(settings, agent_ids, skip_broker)
+    said = [name for name, value in flags.items() if value is not None]
+    if resume and (said or spec):
+        raise UsageError("--resume goes on with what was asked for before", hint="give it no other option")
+    if spec and said:
         raise UsageError(
-            "there is no terminal to ask on", hint="look at the plan with --dry-run, and add --yes"
+            f"--spec and --{said[0].replace('_', '-')}: the spec is the whole of what is asked for",
+            hint="put it into the spec, or leave --spec out",
         )
-    try:
-        check_broker(prepared, LocalBus())
-    except SwarmbusError as error:
-        if not dry_run:
-            raise
-        plan = replace(plan, notes=(*plan.notes, f"{error.message}: init would stop here"))
-    if dry_run:
-        return installing.show_only(plan, as_json=as_json)
-    show_plan(plan, output.say_part)
-    if must_ask and not click.confirm("Do this?", default=True, err=True):
-        output.say("nothing was changed")
-        return ExitStatus.NO
-    with installing.taken_back_on_signals(), Progress(sys.stderr) as progress:
-        outcome = carry_out(prepared, gate=installing.canary_gate, observer=progress)
-    if as_json:
-        output.write_json(outcome.as_json())
-    _tell(prepared, outcome, as_json=as_json)
+    request = _request(flags, spec, take, resume=resume)
+    done = installing.install("swarmbus init", request, dry_run=dry_run, yes=yes, as_json=as_json)
+    if isinstance(done, ExitStatus):
+        return done
+    prepared, outcome = done
+    if not outcome.failed and not outcome.plan.blocked and not as_json:
+        _tell_success(prepared, outcome)
     return outcome.exit_status
+
+
+def _request(flags: dict[str, Any], spec: str | None, take: tuple[str, ...], *, resume: bool) -> Request:
+    from swarmbus.provision.request import request_from_flags  # noqa: PLC0415  # --help loads no engine
+
+    if spec is not None:
+        return spec_file.request_of(spec, take)
+    if resume:
+        from swarmbus.provision.layout import Layout  # noqa: PLC0415
+        from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+        from swarmbus.provision.resume import request_to_resume  # noqa: PLC0415
+
+        return request_to_resume(LocalSystem(), Layout.of_this_user(), frozenset(take))
+    return request_from_flags({**flags, "take": take})
 
 
 def _take_back(*, dry_run: bool, yes: bool, as_json: bool) -> ExitStatus:
@@ -146,45 +160,21 @@ def _refuse_what_is_not_here(settings: Settings, host_type: str | None) -> None:
         )
 
 
-def _flags(settings: Settings, skip_broker: bool | None) -> dict[str, Any]:
+def _flags(settings: Settings, agent_ids: tuple[str, ...], skip_broker: bool | None) -> dict[str, Any]:
     """What was asked for this time: flags, and of the environment, which no daemon has, where the bus is."""
     asked = {
         name: getattr(settings, name)
         for name in ("inbox", "outbox", "invoke")
         if settings.sources.get(name) == "flag"
     }
-    for name in ("agent_id", "broker", "port"):
+    for name in ("broker", "port"):
         if settings.sources.get(name) in ("flag", "environment"):
             asked[name] = getattr(settings, name)
+    if agent_ids:
+        asked["agent_id"] = list(agent_ids)
+    elif settings.sources.get("agent_id") == "environment":
+        asked["agent_id"] = settings.agent_id
     return {**asked, "skip_broker": skip_broker}
-
-
-def _tell(prepared: Prepared, outcome: Outcome, *, as_json: bool) -> None:
-    """What came of it, and what to do now."""
-    for note in outcome.notes[len(outcome.plan.notes) :]:
-        output.say(f"note: {note}")  # the plan's own were shown with it
-    error = _error(outcome)
-    if error is not None:
-        output.complain("swarmbus init", error)
-    elif not as_json:
-        _tell_success(prepared, outcome)
-
-
-def _error(outcome: Outcome) -> SwarmbusError | None:
-    if outcome.plan.blocked:
-        first = outcome.plan.conflicts[0]
-        return UsageError(
-            f"{first.resource.title}: {first.comparison.reason}",
-            hint="nothing was changed; swarmbus init --dry-run",
-        )
-    if not outcome.failed:
-        return None
-    back = "everything was taken back" if outcome.rolled_back else "what was done before stays"
-    if outcome.error is not None:
-        hint = f"{back}; {outcome.error.hint}" if outcome.error.hint else back
-        return SwarmbusError(outcome.error.message, hint=hint)
-    summary = outcome.gate.summary if outcome.gate else "failed"
-    return SwarmbusError(summary, hint=f"{back}; swarmbus doctor says more")
 
 
 def _tell_success(prepared: Prepared, outcome: Outcome) -> None:

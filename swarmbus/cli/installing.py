@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -15,27 +16,78 @@ import click
 
 from swarmbus.cli import output
 from swarmbus.config import load_settings
-from swarmbus.errors import ExitStatus, SwarmbusError, UsageError
+from swarmbus.errors import ExitStatus, NeedsRoot, SwarmbusError, UsageError
+from swarmbus.inbox_file import one_line
 
 if TYPE_CHECKING:
     from swarmbus.provision.outcome import GateReport, Outcome, Prepared
     from swarmbus.provision.plan import Plan
+    from swarmbus.provision.request import Request
 
 _CANARY_PATIENCE: Final = 15.0
 """Seconds until the listeners, all of them, that were only just started have to be there."""
 
+_RESUME: Final = "swarmbus init --resume"
+
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
+def install(
+    name: str, request: Request, *, dry_run: bool, yes: bool, as_json: bool
+) -> tuple[Prepared, Outcome] | ExitStatus:
+    """Plan what is asked for, show it, and carry it out if the operator agrees.
+
+    Args:
+        name: What the command is called: ``swarmbus init``.
+
+    Returns:
+        What came of it; the exit status where nothing was to be done, or was not agreed to.
+    """
+    from swarmbus.provision.bus import LocalBus  # noqa: PLC0415  # --help loads no engine
+    from swarmbus.provision.init import prepare  # noqa: PLC0415
+    from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+    from swarmbus.provision.precautions import check_broker  # noqa: PLC0415
+
+    prepared = prepare(LocalSystem(), request)
+    plan = prepared.plan
+    if plan.changed and not plan.blocked and not yes and not dry_run:
+        refuse_to_ask_nobody()
+    try:
+        check_broker(prepared, LocalBus())
+    except SwarmbusError as error:
+        if not dry_run:
+            raise
+        plan = replace(plan, notes=(*plan.notes, f"{error.message}: init would stop here"))
+    if dry_run:
+        return show_only(plan, as_json=as_json)
+    outcome = carry_out_plan(name, prepared, yes=yes, as_json=as_json)
+    return ExitStatus.NO if outcome is None else (prepared, outcome)
+
+
 def show_only(plan: Plan, *, as_json: bool) -> ExitStatus:
-    """``--dry-run``."""
+    """``--dry-run``: the plan, and to the letter what root would run."""
     from swarmbus.cli.init_show import show_plan  # noqa: PLC0415  # --help loads no engine
 
     if as_json:
         output.write_json(plan.as_json())
-    else:
-        show_plan(plan, output.write)
-    return ExitStatus.CONFLICT if plan.conflicts else ExitStatus.DONE
+        return ExitStatus.DONE
+    show_plan(plan, output.write)
+    if plan.root_script is not None:
+        script = "".join(f"      {one_line(line)}\n" for line in plan.root_script.splitlines())
+        output.write(f"the steps marked (root) are one script:\n{script}")
+    return ExitStatus.DONE
+
+
+def refuse_to_ask_nobody() -> None:
+    """See that there is somebody to ask.
+
+    Raises:
+        UsageError: If not.
+    """
+    if not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
+        raise UsageError(
+            "there is no terminal to ask on", hint="look at the plan with --dry-run, and add --yes"
+        )
 
 
 def may_go_on(question: str, *, yes: bool) -> bool:
@@ -46,10 +98,7 @@ def may_go_on(question: str, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
-        raise UsageError(
-            "there is no terminal to ask on", hint="look at the plan with --dry-run, and add --yes"
-        )
+    refuse_to_ask_nobody()
     return click.confirm(question, default=True, err=True)
 
 
@@ -61,26 +110,35 @@ def carry_out_plan(name: str, prepared: Prepared, *, yes: bool, as_json: bool) -
 
     Returns:
         None if the operator said no.
+
+    Raises:
+        RootStepsNeeded: If root is needed and not to be had; what it would run has been printed.
     """
     from swarmbus.cli.init_show import Progress, show_plan  # noqa: PLC0415
     from swarmbus.provision.init import carry_out  # noqa: PLC0415
+    from swarmbus.provision.root import RootStepsNeeded  # noqa: PLC0415
 
     plan = prepared.plan
-    if plan.changed and not plan.blocked and not yes:
-        show_plan(plan, output.say_part)
-        if not may_go_on("Do this?", yes=False):
-            output.say("nothing was changed")
-            return None
-    else:
-        show_plan(plan, output.say_part)
-    with taken_back_on_signals(), Progress(sys.stderr) as progress:
-        outcome = carry_out(prepared, gate=canary_gate, observer=progress)
+    show_plan(plan, output.say_part)
+    if plan.changed and not plan.blocked and not may_go_on("Do this?", yes=yes):
+        output.say("nothing was changed")
+        return None
+    try:
+        with taken_back_on_signals(), Progress(sys.stderr) as progress:
+            outcome = carry_out(prepared, gate=canary_gate, observer=progress)
+    except RootStepsNeeded as error:
+        if not as_json:
+            output.write(error.script)
+        error.hint = f"{error.hint}; then: {_RESUME}"
+        raise
     if as_json:
         output.write_json(outcome.as_json())
+    elif isinstance(outcome.error, RootStepsNeeded):
+        output.write(outcome.error.script)
     for note in outcome.notes[len(outcome.plan.notes) :]:
         output.say(f"note: {note}")  # the plan's own were shown with it
-    if (error := _error(name, outcome)) is not None:
-        output.complain(name, error)
+    if (error_ := _error(name, outcome)) is not None:
+        output.complain(name, error_)
     return outcome
 
 
@@ -138,6 +196,8 @@ def _error(name: str, outcome: Outcome) -> SwarmbusError | None:
     back = "everything was taken back" if outcome.rolled_back else "what was done before stays"
     if outcome.error is not None:
         hint = f"{back}; {outcome.error.hint}" if outcome.error.hint else back
+        if isinstance(outcome.error, NeedsRoot):
+            hint = f"{hint}; then: {_RESUME}"
         return SwarmbusError(outcome.error.message, hint=hint)
     summary = outcome.gate.summary if outcome.gate else "failed"
     return SwarmbusError(summary, hint=f"{back}; swarmbus doctor says more")

@@ -152,6 +152,24 @@ def test_sudo_that_needs_a_password_and_has_no_terminal(make_host: MakeHost) -> 
     assert _changed(before, _snapshot(host)) == set()
 
 
+def test_an_administrator_runs_the_script_and_the_user_goes_on(make_host: MakeHost) -> None:
+    host = make_host("trixie")
+    _install(host)
+    host.ssh(f"{SWARMBUS} init --agent-id planner --yes")
+    host.run_as_root("rm -f /etc/sudoers.d/*")
+    before = _snapshot(host)
+    spec = 'port = 1999\n[[agents]]\nid = "planner"\n[[agents]]\nid = "coder"\n'
+    ran = host.ssh(f"{SWARMBUS} apply --spec -", input=spec, check=False)
+    assert ran.returncode == 4
+    assert "swarmbus init --resume" in ran.stderr
+    assert _changed(before, _snapshot(host)) == set()
+    host.run_as_root("sh", input=ran.stdout)
+    host.ssh(f"{SWARMBUS} init --resume --yes")
+    assert not _plan(host)["changed"]
+    _talks(host, "coder", "pi")
+    assert "1999" in host.run_as_root("ss -ltn").stdout
+
+
 def _on_a_terminal(host: Host, command: str, prompt: str, answer: str) -> tuple[int, str]:
     """Run it on a terminal of its own, and give the same answer each time that it asks."""
     ssh = [*host.ssh_command(), "-tt", command]

@@ -213,6 +213,12 @@ def test_password_in_a_variable_is_not_repeated(home: Path) -> None:
         (["init", "--agent-id=planner", "--broker=tailscale", "--yes"], ["tailscale", "ts.net"]),
         (["init", "--agent-id=planner", "--username=me", "--yes"], ["--username", "config.toml"]),
         (["init", "--agent-id=planner", "--invoke=no-such-program", "--yes"], ["no-such-program"]),
+        (["init", "--spec=/nonexistent.toml", "--yes"], ["/nonexistent.toml", "No such file"]),
+        (["init", "--spec=-", "--agent-id=planner"], ["--spec and --agent-id", "whole"]),
+        (["init", "--resume", "--port=1885"], ["--resume", "no other option"]),
+        (["init", "--resume"], ["no run of init waits"]),
+        (["apply", "--spec=/dev/null", "--spec=/etc"], ["/etc", "Is a directory"]),
+        (["plan", "--spec=/dev/zero"], ["/dev/zero", "longer than a spec"]),
         (["nosuch"], ["'nosuch'", "--help"]),
         (["snd"], ["did you mean 'swarmbus send'?"]),
         (["send", "--tow=x"], ["--tow", "--to"]),
@@ -221,6 +227,26 @@ def test_password_in_a_variable_is_not_repeated(home: Path) -> None:
 )
 def test_wrong_call_is_refused(words: list[str], parts: list[str]) -> None:
     assert_refused(swarmbus(*words), *parts)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("port = =", ["standard input is no TOML", "line 1"]),
+        ('{"port": }', ["standard input is no JSON", "line 1"]),
+        ("prot = 1", ["unknown key 'prot'", "did you mean 'port'?"]),
+        ("port = true", ["port in the spec is True"]),
+        ("port = 70000", ["70000 is no TCP port"]),
+        ("[[agents]]\nid = 'A'", ["'A' is not an agent id"]),
+        ("[[agents]]\ninbox = 'x'", ["needs an id"]),
+        ("agents = 'planner'", ["not a list of tables"]),
+        ("[[agents]]\nid = 'a'\ninvoke = 'no-such-program'", ["no-such-program"]),
+    ],
+)
+@pytest.mark.parametrize("command", [["plan"], ["apply"], ["init", "--yes"]], ids=lambda words: words[0])
+def test_spec_that_is_none_is_refused(command: list[str], spec: str, parts: list[str]) -> None:
+    assert_refused(swarmbus(*command, "--spec=-", stdin=spec.encode()), *parts)
 
 
 @pytest.mark.usefixtures("unchanged")
