@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,7 +46,7 @@ def request_of(name: str, taken: tuple[str, ...]) -> Request:
 
 def _read(name: str) -> str:
     try:
-        with sys.stdin.buffer if name == "-" else Path(name).expanduser().open("rb") as file:
+        with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).expanduser().open("rb") as file:
             data = file.read(_LONGEST + 1)
         if len(data) > _LONGEST:
             raise UsageError(f"--spec {name}: longer than a spec can be ({_LONGEST} bytes)")
