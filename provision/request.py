@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -136,6 +135,8 @@ def _names(kind: type) -> list[str]:
 def _refuse_unknown(document: Mapping[str, Any], known: set[str], where: str) -> None:
     for name in document:
         if name not in known:
+            import difflib  # noqa: PLC0415  # only on the way to an error
+
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
             raise UsageError(f"{where} has an unknown key {name!r}", hint=hint)

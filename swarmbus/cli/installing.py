@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _CANARY_PATIENCE: Final = 15.0
 """Seconds until the listeners, all of them, that were only just started have to be there."""
+
+_HEARD_LATELY: Final = 60.0
+"""Seconds; a listener sends itself a marker every 20."""
 
 _RESUME: Final = "swarmbus init --resume"
 
@@ -43,13 +46,22 @@ def install(
     Returns:
         What came of it; the exit status where nothing was to be done, or was not agreed to.
     """
-    from swarmbus.provision.bus import LocalBus  # noqa: PLC0415  # --help loads no engine
-    from swarmbus.provision.init import prepare  # noqa: PLC0415
+    from swarmbus.provision.layout import Layout  # noqa: PLC0415  # --help loads no engine
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+    from swarmbus.provision.settled import Noting, recall, remember  # noqa: PLC0415
+
+    system, folder = LocalSystem(), Layout.of_this_user().provision
+    if (document := recall(system, folder, request)) is not None:
+        gate = None if dry_run else heard_gate(document)
+        if dry_run or gate is not None:
+            return _tell_settled(document, gate, as_json=as_json)
+    from swarmbus.provision.bus import LocalBus  # noqa: PLC0415  # what is settled loads no engine
+    from swarmbus.provision.init import prepare  # noqa: PLC0415
     from swarmbus.provision.precautions import check_broker  # noqa: PLC0415
 
-    prepared = prepare(LocalSystem(), request)
-    plan = prepared.plan
+    noting = Noting(system)
+    prepared = prepare(noting.as_system, request)
+    plan, noted = prepared.plan, noting.noted
     if plan.changed and not plan.blocked and not yes and not dry_run:
         refuse_to_ask_nobody()
     try:
@@ -61,7 +73,62 @@ def install(
     if dry_run:
         return show_only(plan, as_json=as_json)
     outcome = carry_out_plan(name, prepared, yes=yes, as_json=as_json)
-    return ExitStatus.NO if outcome is None else (prepared, outcome)
+    if outcome is None:
+        return ExitStatus.NO
+    if not outcome.failed and outcome.changed:
+        noting = Noting(system)
+        plan, noted = prepare(noting.as_system, request).plan, noting.noted
+    if not outcome.failed and noted is not None and not (plan.changed or plan.conflicts or plan.unfinished):
+        remember(system, folder, request, noted, _settled_document(prepared, plan))
+    return prepared, outcome
+
+
+def _settled_document(prepared: Prepared, plan: Plan) -> dict[str, Any]:
+    from swarmbus.fingerprint import installed_fingerprint  # noqa: PLC0415
+
+    agents = [agent.id for agent in prepared.spec.agents]
+    return {**plan.as_json(), "agents": agents, "code": installed_fingerprint()}
+
+
+def heard_gate(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Whether each listener has lately heard itself through the broker, with the code that is installed.
+
+    Returns:
+        The gate for ``--json``; None where one has not, and the canary has to say why.
+    """
+    from swarmbus import control  # noqa: PLC0415  # --help has no use for it
+
+    heard = {}
+    for agent in document["agents"]:
+        try:
+            status = control.request(agent, {"op": "status"}, timeout=2.0)
+        except (control.NoListener, SwarmbusError):
+            return None
+        ago = time.time() - (status.get("heard") or 0.0)
+        if (
+            status.get("fingerprint") != document["code"]
+            or not status.get("connected")
+            or ago > _HEARD_LATELY
+        ):
+            return None
+        heard[agent] = round(ago, 1)
+    told = ", ".join(f"{agent} {ago:.0f} s ago" for agent, ago in heard.items())
+    return {"ok": True, "summary": f"heard themselves through the broker: {told}", "heard": heard}
+
+
+def _tell_settled(document: dict[str, Any], gate: dict[str, Any] | None, *, as_json: bool) -> ExitStatus:
+    """Nothing has changed since a run that had nothing to change."""
+    del document["agents"], document["code"]
+    if gate is not None:
+        document |= {"rolled_back": False, "gate": gate}
+    if as_json:
+        output.write_json(document)
+        return ExitStatus.DONE
+    lines = ["everything is as it should be", *(f"note: {one_line(note)}" for note in document["notes"])]
+    if gate is not None:
+        lines.append(gate["summary"])
+    output.write_lines(lines)
+    return ExitStatus.DONE
 
 
 def show_only(plan: Plan, *, as_json: bool) -> ExitStatus:
