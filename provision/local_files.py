@@ -60,8 +60,8 @@ class LocalFiles:
         # os.path.exists is False where the way there is barred; then the folder that bars it decides.
         nearest = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
         if nearest == path:
-            return not path.is_dir() and os.access(path, os.R_OK | os.W_OK)
-        return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+            return not path.is_dir() and os.access(path, os.R_OK | os.W_OK, effective_ids=True)
+        return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK, effective_ids=True)
 
     def write_file(self, path: Path, data: bytes, *, mode: int) -> None:
         refuse_foreign_hands(path.parent, uid=self._user.uid, root=False)

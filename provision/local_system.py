@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from swarmbus.provision.acting import is_acting, starting_a_child
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
 from swarmbus.provision.local_files import LocalFiles
 from swarmbus.provision.root import SYSTEM_PATH, RootStep
@@ -36,7 +38,7 @@ _ADMINISTRATORS = {"sudo", "wheel", "admin"}
 
 
 class LocalSystem(LocalFiles):
-    """`System` for this machine, as the user we are."""
+    """`System` for this machine, as the user we are, or for whom we act (`swarmbus.provision.acting`)."""
 
     def __init__(self) -> None:
         account = pwd.getpwuid(os.geteuid())
@@ -80,28 +82,36 @@ class LocalSystem(LocalFiles):
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> Result:
+        account = self._whole_account()
         try:
-            done = subprocess.run(
-                list(argv),
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
-                check=False,
-                timeout=timeout,
-                env={**self.environ, **(env or {})},
-                cwd="/",
-            )
+            with starting_a_child():
+                process = subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env={**self.environ, **(env or {})},
+                    cwd="/",
+                    **account,
+                )
         except FileNotFoundError:
             return Result(tuple(argv), NOT_FOUND, stderr=f"{argv[0]}: no such program")
         except PermissionError:
             return Result(tuple(argv), NOT_FOUND, stderr=f"{argv[0]}: not executable")
-        except subprocess.TimeoutExpired:
-            return Result(tuple(argv), TIMED_OUT, stderr=f"{argv[0]}: no answer in {timeout:g} s")
-        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        return Result(tuple(argv), done.returncode, out, err)
+        with process:
+            try:
+                out, err = process.communicate(stdin, timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return Result(tuple(argv), TIMED_OUT, stderr=f"{argv[0]}: no answer in {timeout:g} s")
+            except BaseException:
+                process.kill()
+                raise
+        told, complained = out.decode(errors="replace"), err.decode(errors="replace")
+        return Result(tuple(argv), process.returncode, told, complained)
 
     def root_access(self) -> RootAccess:
-        if self._user.uid == 0:
+        if os.getuid() == 0:
             return "root"
         if not Path(_SUDO).exists():
             return "none"
@@ -120,23 +130,38 @@ class LocalSystem(LocalFiles):
             case "sudo" | "none":
                 run_script([_SUDO, "-n", "--", *shell], steps, tell)
 
+    def _whole_account(self) -> dict[str, Any]:
+        """For `subprocess`: a child of ours that acts for somebody must not find its way back to root."""
+        if not is_acting():
+            return {}
+        groups = os.getgrouplist(self._user.name, self._user.gid)
+        return {"user": self._user.uid, "group": self._user.gid, "extra_groups": groups}
+
     # processes
 
     def spawn(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
         refuse_foreign_hands(log, uid=self._user.uid, root=False)
         # posix_spawn and not Popen: nobody waits for it, it is to outlive us.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        return os.posix_spawn(
-            argv[0],
-            list(argv),
-            {**self.environ, **(env or {})},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
+        if is_acting():
+            become = (f"--reuid={self._user.uid}", f"--regid={self._user.gid}", "--init-groups")
+            argv = ("/usr/bin/setpriv", *become, "--", *argv)
+        output = os.open(log, flags, 0o600)  # and not by the child, which may be root's at first
+        try:
+            with starting_a_child():
+                return os.posix_spawn(
+                    argv[0],
+                    list(argv),
+                    {**self.environ, **(env or {})},
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, output, 1),
+                        (os.POSIX_SPAWN_DUP2, output, 2),
+                    ],
+                    setsid=True,
+                )
+        finally:
+            os.close(output)
 
     def process(self, pid: int) -> ProcessSeen | None:
         folder = Path(f"/proc/{pid}")

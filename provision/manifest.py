@@ -21,6 +21,7 @@ from typing import Any
 
 from swarmbus.errors import StorageError
 from swarmbus.provision.resources.absent_file import AbsentFile
+from swarmbus.provision.resources.account import Account
 from swarmbus.provision.resources.base import Resource, State
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.file import File
@@ -40,6 +41,7 @@ _KINDS: dict[str, type[Resource]] = {
     kind.kind: kind
     for kind in (
         AbsentFile,
+        Account,
         Directory,
         File,
         JsonKey,

@@ -7,9 +7,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from swarmbus.errors import CannotRun
+from swarmbus.provision.acting import is_acting, starting_a_child
 from swarmbus.provision.command import Command
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
 from swarmbus.provision.root import MARK, SYSTEM_PATH, RootStep, RootStepsNeeded, shell_script
@@ -36,14 +37,7 @@ def run_script(shell: Sequence[str], steps: Sequence[RootStep], tell: Callable[[
     current: RootStep | None = None
     said: deque[str] = deque(maxlen=_LAST_LINES)
     ended = False
-    with subprocess.Popen(
-        shell,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_ENVIRONMENT,
-        cwd="/",
-    ) as process:
+    with _start(shell) as process:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101
         listening = threading.Thread(target=_keep, args=(process.stderr, said), daemon=True)
         listening.start()
@@ -79,6 +73,15 @@ def run_script(shell: Sequence[str], steps: Sequence[RootStep], tell: Callable[[
     words = [line for line in said if line.strip()]
     reason = words[-1].strip() if words else f"exit status {process.returncode}"
     raise CannotRun(f"as root: {current.title}: {reason}")
+
+
+def _start(shell: Sequence[str]) -> subprocess.Popen[bytes]:
+    whole: dict[str, Any] = {"user": 0, "group": 0, "extra_groups": ()} if is_acting() else {}
+    pipe = subprocess.PIPE
+    with starting_a_child():
+        return subprocess.Popen(
+            shell, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", **whole
+        )
 
 
 def _all_commands(steps: Sequence[RootStep]) -> Iterator[Command]:

@@ -1,0 +1,70 @@
+"""Acting for another account: root sets up what is that account's, with its rights and not with root's.
+
+What is read and written from then on is read and written with the account's rights, so nothing of its making
+can lead root astray. Only the script of root's own steps (`System.run_as_root`) still runs as root.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from swarmbus.errors import CannotRun, UsageError
+
+_OF_THE_CALLER = ("XDG_", "SWARMBUS_")
+_starting = threading.Lock()
+
+
+def act_for(name: str) -> None:
+    """Become that account, for this process and all that it starts.
+
+    Raises:
+        UsageError: If we are not root, or there is no such account.
+        CannotRun: If the account could not run swarmbus from where it is installed.
+    """
+    if os.getuid() != 0:
+        raise UsageError(f"only root can act for {name}", hint=f"call it with sudo, or as {name}")
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError as error:
+        raise UsageError(f"there is no account {name!r} on this host") from error
+    if account.pw_uid == 0:
+        raise UsageError("agents do not run as root", hint="name another account: --user swarmbus")
+    for variable in [one for one in os.environ if one.startswith(_OF_THE_CALLER)]:
+        del os.environ[variable]
+    os.environ |= {"HOME": account.pw_dir, "USER": name, "LOGNAME": name}
+    os.chdir("/")
+    os.initgroups(name, account.pw_gid)
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    if not os.access(sys.executable, os.X_OK, effective_ids=True) or not os.access(
+        __file__, os.R_OK, effective_ids=True
+    ):
+        raise CannotRun(
+            f"the account {name} cannot run swarmbus from {sys.prefix}",
+            hint="install it where everybody can read it: as root, ./install.sh puts it into /opt/swarmbus",
+        )
+
+
+def is_acting() -> bool:
+    """Whether root acts for somebody else here."""
+    return os.getuid() == 0 and os.geteuid() != 0
+
+
+@contextmanager
+def starting_a_child() -> Iterator[None]:
+    """For the instant in which a child is started that is to be wholly somebody: only root can have it so."""
+    if not is_acting():
+        yield
+        return
+    account = os.geteuid()
+    with _starting:
+        os.seteuid(0)
+        try:
+            yield
+        finally:
+            os.seteuid(account)
