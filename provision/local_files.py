@@ -151,8 +151,9 @@ class LocalFiles:
                             hint="wait until it has finished, then call this again",
                         ) from None
                     time.sleep(0.05)
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            with self._storage(path):
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(file)

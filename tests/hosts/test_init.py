@@ -187,7 +187,9 @@ def _on_a_terminal(host: Host, command: str, prompt: str, answer: str) -> tuple[
 def test_sudo_asks_for_the_password_once(make_host: MakeHost) -> None:
     host = make_host("bookworm")
     _install(host)
-    sudoers = "rm -f /etc/sudoers.d/*; echo 'pi ALL=(ALL) ALL' > /etc/sudoers.d/pi; usermod -aG sudo pi"
+    # 0: a password is good for one call of sudo and no more.
+    rule = "pi ALL=(ALL) ALL\\nDefaults timestamp_timeout=0\\n"
+    sudoers = f"rm -f /etc/sudoers.d/*; printf '{rule}' > /etc/sudoers.d/pi; usermod -aG sudo pi"
     host.run_as_root(f"{sudoers}; echo pi:secret | chpasswd")
     init, prompt = f"{SWARMBUS} init --agent-id planner --yes", "password of pi: "
     status, said = _on_a_terminal(host, init, prompt, "wrong")
