@@ -37,25 +37,30 @@ class Cursors:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    @staticmethod
+    def name_of(handler: str) -> str:
+        """The consumer name of a handler, which no reader can have."""
+        return f"{HANDLER}{handler}"
+
     def register(self, handler: str) -> None:
         """Give a handler that is new a cursor; it begins with the messages that come from now on."""
         self._connection.execute(
             "INSERT OR IGNORE INTO cursors (consumer, seq) SELECT ?, coalesce(max(seq), 0) FROM inbound",
-            (_consumer(handler),),
+            (self.name_of(handler),),
         )
 
     def of(self, handler: str) -> HandlerCursor:
         """Where a registered handler stands."""
         row = self._connection.execute(
             "SELECT seq, attempts, last_error FROM cursors WHERE consumer = ?",
-            (_consumer(handler),),
+            (self.name_of(handler),),
         ).fetchone()
         return HandlerCursor(*row)
 
     def advance(self, handler: str, seqs: Sequence[int]) -> None:
         """The handler is done with these, the last of which is where it now stands."""
         now = time.time()
-        consumer = _consumer(handler)
+        consumer = self.name_of(handler)
         self._connection.execute(
             "UPDATE cursors SET seq = ?, attempts = 0, last_error = NULL WHERE consumer = ?",
             (seqs[-1], consumer),
@@ -75,16 +80,12 @@ class Cursors:
         """The handler failed on the next message and is to try again."""
         self._connection.execute(
             "UPDATE cursors SET attempts = ?, last_error = ? WHERE consumer = ?",
-            (attempts, error, _consumer(handler)),
+            (attempts, error, self.name_of(handler)),
         )
 
     def give_up(self, handler: str, seq: int, error: str) -> None:
         """Pass over one message; the dead letter is the caller's to record."""
         self._connection.execute(
             "UPDATE cursors SET seq = ?, attempts = 0, last_error = ? WHERE consumer = ?",
-            (seq, error, _consumer(handler)),
+            (seq, error, self.name_of(handler)),
         )
-
-
-def _consumer(handler: str) -> str:
-    return f"{HANDLER}{handler}"

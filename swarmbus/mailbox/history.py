@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ class Event:
     Attributes:
         at: Unix time in seconds.
         what: ``queued``, ``accepted``, ``stored``, ``seen``, ``failed``; ``received``, ``read``,
-            ``handled``; or the kind of a quarantine entry.
+            ``handled``, ``wake``, ``no wake``; or the kind of a quarantine entry.
         detail: By which handler, from whom, or why.
     """
 
@@ -81,6 +81,7 @@ class History:
                     "SELECT handler, at FROM handled WHERE seq = ?", (seq,)
                 )
             ]
+            events += self._wakes(seq)
         events += [
             Event(at, kind, f"{handler}: {reason}" if handler else reason)
             for kind, at, handler, reason in self._connection.execute(
@@ -88,6 +89,18 @@ class History:
             )
         ]
         return sorted(events, key=lambda event: event.at)
+
+    def _wakes(self, seq: int) -> Iterator[Event]:
+        rows = self._connection.execute(
+            "SELECT at, through, ended, outcome FROM wakes WHERE seq = ? ORDER BY id", (seq,)
+        )
+        for at, through, ended, outcome in rows:
+            if through is None:
+                yield Event(at, "no wake", outcome)
+                continue
+            yield Event(at, "wake", "begins")
+            if ended is not None:
+                yield Event(ended, "wake", outcome)
 
     def ids_like(self, beginning: str, limit: int) -> list[str]:
         """Ids of messages we know that begin with this, at most ``limit`` of them."""
@@ -109,14 +122,57 @@ class History:
             peer: Only with this agent (what it broadcast included); None for all.
             since: Unix time in seconds; None for everything.
         """
+        return self._turns(
+            "received >= :since AND (:peer IS NULL OR sender = :peer)",
+            "queued >= :since AND (:peer IS NULL OR recipient = :peer)",
+            {"since": since or 0.0, "peer": peer},
+        )
+
+    def thread(self, message_id: str) -> list[Turn]:
+        """The messages that answer each other and are one thread with this one, in order of time.
+
+        Those are joined by ``in_reply_to``, or share the name that a peer gave the ``thread``; empty if we
+        do not know the message.
+        """
+        ids = self._thread_ids(message_id)
+        chosen = "id IN (SELECT value FROM json_each(:ids))"
+        return list(self._turns(chosen, chosen, {"ids": json.dumps(sorted(ids))}))
+
+    def _thread_ids(self, message_id: str) -> Collection[str]:
         rows = self._connection.execute(
-            "SELECT received, 0, sender, json_object('id', id, 'from', sender, 'to', recipient, 'ts', ts,"
+            "SELECT id, json_extract(extra, '$.in_reply_to'), json_extract(extra, '$.thread') FROM inbound"
+            " WHERE id = :id OR extra LIKE '%\"in_reply_to\"%' OR extra LIKE '%\"thread\"%' UNION ALL"
+            " SELECT id, json_extract(envelope, '$.in_reply_to'), json_extract(envelope, '$.thread')"
+            " FROM outbound"
+            " WHERE id = :id OR envelope LIKE '%\"in_reply_to\"%' OR envelope LIKE '%\"thread\"%'",
+            {"id": message_id},
+        )
+        neighbours: dict[tuple[str, object], set[tuple[str, object]]] = {}
+        for known, answers, thread in rows:
+            here = ("message", known)
+            neighbours.setdefault(here, set())
+            for there in (("message", answers), ("thread", thread)):
+                if there[1] is not None:
+                    neighbours[here].add(there)
+                    neighbours.setdefault(there, set()).add(here)
+        found: set[tuple[str, object]] = set()
+        next_ones: list[tuple[str, object]] = [("message", message_id)]
+        while next_ones:
+            here = next_ones.pop()
+            if here not in found:
+                found.add(here)
+                next_ones += neighbours.get(here, ())
+        return {str(name) for kind, name in found if kind == "message"}
+
+    def _turns(self, of_inbound: str, of_outbound: str, values: dict[str, Any]) -> Iterator[Turn]:
+        rows = self._connection.execute(
+            "SELECT received, 0, sender, json_object('id', id, 'from', sender, 'to', recipient, 'ts', ts,"  # noqa: S608
             " 'subject', subject, 'body', body, 'content_type', content_type, 'priority', priority,"
             " 'reply_to', reply_to, 'verified', verified, 'extra', json(extra)) FROM inbound"
-            " WHERE received >= :since AND (:peer IS NULL OR sender = :peer)"
+            f" WHERE {of_inbound}"
             " UNION ALL SELECT queued, 1, recipient, envelope FROM outbound"
-            " WHERE queued >= :since AND (:peer IS NULL OR recipient = :peer) ORDER BY 1",
-            {"since": since or 0.0, "peer": peer},
+            f" WHERE {of_outbound} ORDER BY 1",
+            values,
         )
         for at, outgoing, other, fields in rows:
             envelope = json.loads(fields)

@@ -8,6 +8,7 @@ The listener daemon, ``read``, ``send`` and doctor open the same file side by si
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from swarmbus.errors import MailboxError, StorageError, SwarmbusError
+from swarmbus.mailbox.acknowledgements import Acknowledgements
 from swarmbus.mailbox.cursors import Cursors
 from swarmbus.mailbox.history import History
 from swarmbus.mailbox.inbound import Inbound
@@ -23,6 +25,8 @@ from swarmbus.mailbox.outbound import OutboundSpool
 from swarmbus.mailbox.peers import Peers
 from swarmbus.mailbox.quarantine import Quarantine
 from swarmbus.mailbox.records import StoredMessage
+from swarmbus.mailbox.wakes import TABLE as WAKES
+from swarmbus.mailbox.wakes import Wakes
 
 SCHEMA_VERSION = 1
 
@@ -110,8 +114,8 @@ CREATE TABLE peers (
 class Mailbox:
     """An open mailbox; made by `Mailbox.open`, a context manager.
 
-    Not for use from several threads at once. Its parts: `inbound`, `outbound`, `cursors`, `quarantine`,
-    `peers`, `history`.
+    Not for use from several threads at once. Its parts: `inbound`, `outbound`, `cursors`,
+    `acknowledgements`, `quarantine`, `peers`, `wakes`, `history`.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -121,8 +125,10 @@ class Mailbox:
         self.inbound = Inbound(connection)
         self.outbound = OutboundSpool(connection)
         self.cursors = Cursors(connection)
+        self.acknowledgements = Acknowledgements(connection, self.cursors, self.inbound)
         self.quarantine = Quarantine(connection)
         self.peers = Peers(connection)
+        self.wakes = Wakes(connection)
         self.history = History(connection)
 
     @classmethod
@@ -140,7 +146,7 @@ class Mailbox:
         try:
             if create:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                _make(path)
             elif not path.exists():
                 raise StorageError(
                     f"there is no mailbox at {path}", hint="nothing was received or sent here yet"
@@ -235,6 +241,22 @@ class Mailbox:
             yield
 
 
+def _make(path: Path) -> None:
+    """Make the file where there is none; one that is there must not even be opened.
+
+    Closing any descriptor of a file drops all locks that this process has on it (fcntl(2)), those of SQLite
+    too; the next process to end would take away the log under our feet (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # SQLite would open what cannot be written for reading, and say so at the first write.
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")  # one look at all three: somebody may be making them
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -252,7 +274,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -1024")  # KiB: an idle listener is a small one
-    if version == SCHEMA_VERSION:
+    if version == SCHEMA_VERSION and _has_wakes(connection):
         return
     connection.execute("BEGIN IMMEDIATE")
     # Somebody else may have made it while we waited for the lock.
@@ -261,7 +283,13 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    for statement in WAKES.split(";"):
+        connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def _has_wakes(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'wakes'").fetchone() is not None
 
 
 def _sync_folder(folder: Path) -> None:

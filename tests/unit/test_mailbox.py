@@ -485,6 +485,23 @@ def test_processes_open_make_and_write_one_mailbox_at_once(path: Path) -> None:
         assert len({stored.id for stored in mailbox.inbound.after(0, 1_000)}) == 180
 
 
+def test_mailbox_that_is_opened_twice_in_one_process_outlives_the_end_of_another(path: Path) -> None:
+    """The locks of the first must not go when the second is opened, or the other process removes the log."""
+    with Mailbox.open(path) as first:
+        store(first, message(1, body="one"))
+        with Mailbox.open(path) as second:
+            store(second, message(2, body="two"))
+        program = (
+            "import sys; from pathlib import Path; from swarmbus.mailbox import Mailbox;"
+            "Mailbox.open(Path(sys.argv[1])).close()"
+        )
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name("mailbox.db-wal").exists()
+        store(first, message(3, body="three"))
+        with Mailbox.open(path) as third:
+            assert bodies(third) == ["one", "two", "three"]
+
+
 def test_writer_that_is_killed_leaves_all_it_committed(path: Path) -> None:
     root = Path(__file__).parents[2]
     program = WRITER.replace("mailbox.take", "print(number, flush=True) or mailbox.take")
@@ -501,3 +518,18 @@ def test_writer_that_is_killed_leaves_all_it_committed(path: Path) -> None:
     writer.wait()
     with Mailbox.open(path) as mailbox:
         assert mailbox.inbound.last_seq() - 1 in (last, last + 1)
+
+
+def test_two_mailboxes_of_one_process_keep_the_log_from_a_third(path: Path) -> None:
+    """A process that closes the file last takes the log away: it must see that others have it open."""
+    come_and_go = "import sys; from pathlib import Path; from swarmbus.mailbox import Mailbox; "
+    come_and_go += "Mailbox.open(Path(sys.argv[1])).close()"
+    with Mailbox.open(path) as first, Mailbox.open(path):
+        store(first, message(1))
+        subprocess.run([sys.executable, "-c", come_and_go, path], check=True)
+        store(first, message(2))
+        looked = path.parent / "looked.db"
+        for suffix in ("", "-wal"):  # as a kill would leave it
+            Path(f"{looked}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    with Mailbox.open(looked) as found:
+        assert found.inbound.last_seq() == 2
