@@ -34,6 +34,7 @@ from swarmbus.errors import (
     SwarmbusError,
     UsageError,
 )
+from swarmbus.hops import inherited
 from swarmbus.inbox_file import render_entry
 from swarmbus.journal_file import JournalFile
 from swarmbus.link import Link
@@ -256,7 +257,9 @@ class AgentBus:
             Conflict: If a listener daemon runs for this agent, at another broker than this bus names.
             MailboxError, StorageError: If it could not be kept; it is not sent.
         """
-        more = {**(extra or {}), **({"in_reply_to": in_reply_to} if in_reply_to is not None else {})}
+        more = inherited() | (extra or {})
+        if in_reply_to is not None:
+            more["in_reply_to"] = in_reply_to
         message = new_message(
             sender=self.agent_id,
             to=to,

@@ -39,7 +39,17 @@ class Settings:
         inbox_max_bytes: Size at which inbox and outbox files rotate; 0 means never.
         inbox_keep: How many rotated files stay.
         invoke_timeout: Seconds a command may take.
+        invoke_memory: MiB of memory that a command may use with all it starts; 0 means no limit.
+        invoke_tasks: How many processes and threads these may be; 0 means no limit.
         invoke_attempts: How often a failing command is tried before the message is a dead letter.
+        wake: What may have the command run: ``high``, ``all`` or ``none``; ``each`` has it run for every
+            message, governed by nothing.
+        wake_from: Agents whose messages may, separated by commas; None means everybody's.
+        wake_quiet: Part of the day in which nothing may, such as ``22:00-07:00``.
+        wake_cooldown: Seconds between two runs.
+        wake_daily: Runs in a day; 0 means no limit.
+        wake_hops: The last hop of a conversation of agents that may.
+        wake_pair_hourly: Runs in an hour for messages of one sender; 0 means no limit.
         presence_interval: Seconds between renewals of presence.
         spool_days: Days after which an undelivered message is given up as expired.
         sources: For each setting that is not the default: ``flag``, ``environment`` or ``config.toml``.
@@ -62,7 +72,16 @@ class Settings:
     inbox_max_bytes: int = 50 * 1024 * 1024
     inbox_keep: int = 5
     invoke_timeout: float = 600.0
+    invoke_memory: int = 2048
+    invoke_tasks: int = 512
     invoke_attempts: int = 5
+    wake: str = "high"
+    wake_from: str | None = None
+    wake_quiet: str | None = None
+    wake_cooldown: int = 5
+    wake_daily: int = 100
+    wake_hops: int = 8
+    wake_pair_hourly: int = 20
     presence_interval: float = 60.0
     spool_days: float = 7.0
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +118,7 @@ _CONNECTION = ("username", "password", "password_file", "ca_cert", "client_cert"
 _ENVIRONMENT = {
     name: f"SWARMBUS_BROKER_{name.upper()}" if name in _CONNECTION else f"SWARMBUS_{name.upper()}"
     for name in _NAMES
-}
+} | {"wake": "SWARMBUS_WAKE_POLICY"}  # the existing tool's wake scripts have it
 
 
 def load_settings(flags: Mapping[str, object] | None = None) -> Settings:
@@ -218,7 +237,7 @@ def _typed(name: str, value: object, where: str | Path, text: str = "", key: tup
     Args:
         where: What it was given by: a flag, a variable, or the file with this ``text`` and ``key`` in it.
     """
-    kind = "port" if name == "port" else str(_NAMES[name].type).removesuffix(" | None")
+    kind = name if name in ("port", "wake") else str(_NAMES[name].type).removesuffix(" | None")
     parse = _PARSERS[kind]
     try:
         return parse(value)
@@ -250,6 +269,13 @@ def _port(value: object) -> int:
     return number
 
 
+def _wake(value: object) -> str:
+    word = "high" if value == "priority-high" else value  # so the existing tool has it
+    if word not in ("high", "all", "each", "none"):
+        raise ValueError
+    return str(word)
+
+
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError
@@ -275,6 +301,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "str": _text,
     "int": _integer,
     "port": _port,
+    "wake": _wake,
     "float": _number,
     "bool": _boolean,
 }
@@ -282,6 +309,7 @@ _KINDS = {
     "str": "text",
     "int": "a whole number of 0 or more",
     "port": "a TCP port (1 to 65535)",
+    "wake": "one of high, all, each, none",
     "float": "a number above 0",
     "bool": "yes or no (true, false)",
 }

@@ -69,12 +69,17 @@ class Dispatcher:
     async def stop(self, drain: float) -> None:
         """Let what runs come to its end, for ``drain`` seconds at the most, and stop.
 
+        A handler that does not drain is cut off at once.
+
         What is cut off was not marked as handled, and is handled again at the next start.
         """
         for lane in self._lanes:
             lane.stopping.set()
             lane.mail.set()
         if self._tasks:
+            for lane, task in zip(self._lanes, self._tasks, strict=True):
+                if not lane.drains:
+                    task.cancel()
             _, late = await asyncio.wait(self._tasks, timeout=drain)
             for task in late:
                 task.cancel()
@@ -103,6 +108,10 @@ class _Lane:
         self._max_attempts = int(getattr(handler, "max_attempts", 5))
         self._attempts = 0
         self._seq = 0
+
+    @property
+    def drains(self) -> bool:
+        return bool(getattr(self.handler, "drains", True))
 
     async def start(self) -> None:
         cursor = self._mailbox.cursors.of(self.name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from swarmbus.broker import Broker
 from swarmbus.connection import Arrival, Connection, Will
 from swarmbus.ending import end
-from swarmbus.errors import BrokerRefused, BrokerUnreachable, SwarmbusError
+from swarmbus.errors import BrokerRefused, BrokerUnreachable, Conflict, SwarmbusError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class Link:
     """A connection that is made again whenever it is lost.
 
     Args:
+        will: Makes the will of each connection.
         serve: Called with each new connection; what it awaits runs until the connection is lost.
         on_lost: Called after each loss.
 
@@ -37,6 +38,7 @@ class Link:
         disconnected_since: Unix time of the last loss (or of the start), None while connected.
         last_error: Why the last attempt failed or the last connection was lost; None after a success.
         connection: The present one.
+        connections: How many there have been.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Link:
         *,
         client_id: str,
         persistent: bool,
-        will: Will | None,
+        will: Callable[[], Will] | None,
         on_arrival: Callable[[Arrival], None],
         serve: Callable[[Connection], Coroutine[Any, Any, None]],
         on_lost: Callable[[], None],
@@ -61,6 +63,7 @@ class Link:
         self.connected_since: float | None = None
         self.disconnected_since: float | None = time.time()
         self.last_error: str | None = None
+        self.connections = 0
         self.tried = asyncio.Event()
         """Set when the first attempt has come to its end, well or badly."""
 
@@ -69,6 +72,7 @@ class Link:
 
         Raises:
             ConfigError: If a TLS or password file is unusable: trying again would not help.
+            Conflict: If ``serve`` raises one.
         """
         pause = FIRST_PAUSE
         while True:
@@ -78,7 +82,7 @@ class Link:
                     self._broker,
                     client_id=self._client_id,
                     persistent=self._persistent,
-                    will=self._will,
+                    will=self._will() if self._will else None,
                     on_arrival=self._on_arrival,
                 )
             except (BrokerUnreachable, BrokerRefused) as error:
@@ -91,13 +95,14 @@ class Link:
 
     async def _hold(self, connection: Connection) -> None:
         self.connection = connection
+        self.connections += 1
         self.connected_since, self.disconnected_since = time.time(), None
         serving = asyncio.create_task(self._serve(connection))
         try:
             waiting: list[asyncio.Future[Any]] = [serving, connection.lost]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if serving.done() and (error := serving.exception()) is not None:
-                if not isinstance(error, SwarmbusError):
+                if not isinstance(error, SwarmbusError) or isinstance(error, Conflict):
                     raise error
                 self._note(error.message)
             elif connection.lost.done():

@@ -13,17 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from swarmbus import topics
 from swarmbus.agent import Agent
 from swarmbus.broker import Broker
-from swarmbus.connection import Connection, Will, client_id
+from swarmbus.connection import Arrival, Connection, Will, client_id
 from swarmbus.control_server import ControlServer
 from swarmbus.dispatch import Dispatcher, Handler
 from swarmbus.ending import end
 from swarmbus.envelope import AgentMessage
-from swarmbus.errors import BrokerUnreachable
+from swarmbus.errors import BrokerUnreachable, SessionTaken
 from swarmbus.fingerprint import installed_fingerprint
 from swarmbus.link import Link
 from swarmbus.lock import session_lock
@@ -31,8 +31,14 @@ from swarmbus.message_id import new_id
 from swarmbus.notify import notify, watchdog_seconds
 from swarmbus.operations import Operations
 from swarmbus.paths import lock_path, socket_path
+from swarmbus.pause import BUS_SCOPE, Pauses, agent_scope, host_scope
+from swarmbus.presence import read_presence
+from swarmbus.rivals import Rivals, described
 from swarmbus.spool import Delivery, Wait
 from swarmbus.version import WIRE, __version__
+
+if TYPE_CHECKING:
+    from swarmbus.handlers.wake_governor import WakeGovernor
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +64,8 @@ class Listener:
         about: Words for ``status``: inbox, outbox, invoke.
         heartbeat: Seconds between two markers to ourselves, and the most that one may take.
         on_ready: Called at the first connection that is in order.
+        pauses: Where it keeps what it knows of pauses.
+        governor: The handler among these that wakes the agent, which can be asked; None if none does.
     """
 
     def __init__(
@@ -72,6 +80,8 @@ class Listener:
         about: dict[str, str | None] | None = None,
         heartbeat: float = HEARTBEAT,
         on_ready: Callable[[Connection], None] = lambda connection: None,
+        pauses: Pauses | None = None,
+        governor: WakeGovernor | None = None,
     ) -> None:
         self._agent_id = agent_id
         self._broker = broker
@@ -81,9 +91,12 @@ class Listener:
         self._keep_days = keep_days
         self._about = about or {}
         self._heartbeat = heartbeat
+        self._pauses = pauses or Pauses()
+        self._governor = governor
         self._on_ready: Callable[[Connection], None] | None = on_ready
         self._instance = new_id()
         self._since = datetime.now(UTC)
+        self._rivals = Rivals(self._instance, self._since.isoformat())
         self._fingerprint = installed_fingerprint()
         self._heard: float | None = None
         self._stop = asyncio.Event()
@@ -98,6 +111,7 @@ class Listener:
 
         Raises:
             ListenerRunning: If a listener for this id already runs here.
+            SessionTaken: If a listener on another host has our client id, and it is we who give up.
             MailboxError, StorageError: If the mailbox, the socket or a handler's file cannot be used.
         """
         async with session_lock(lock_path(self._agent_id), self._agent_id, "listener"):
@@ -120,15 +134,18 @@ class Listener:
             self._broker,
             client_id=client_id(self._agent_id, listener=self._persistent),
             persistent=self._persistent,
-            will=Will(topics.presence(self._agent_id), self._presence("offline")),
-            on_arrival=self._agent.intake.arrived,
+            will=lambda: Will(topics.presence(self._agent_id), self._presence("offline")),
+            on_arrival=self._arrived,
             serve=self._serve,
             on_lost=self._forget_connection,
         )
         self._operations = Operations(
             self._agent, self._link, about=self._describe, on_poke=self._dispatcher.wake
         )
-        control = ControlServer(socket_path(self._agent_id), self._operations.by_name())
+        operations = self._operations.by_name()
+        if self._governor is not None:
+            operations["rehearse"] = self._governor.rehearse
+        control = ControlServer(socket_path(self._agent_id), operations)
         await self._dispatcher.start(self._handlers)
         try:
             await control.start()
@@ -162,7 +179,15 @@ class Listener:
         serving = asyncio.create_task(self._agent.intake.serve(connection))
         try:
             await self._agent.subscribe(connection, receive=True)
+            await connection.subscribe([(topics.presence(self._agent_id), 0)])  # whose it is: `_arrived`
+            scopes = [agent_scope(self._agent_id), host_scope(socket.gethostname()), BUS_SCOPE]
+            await self._pauses.ask(connection, scopes)
             await connection.publish(topics.presence(self._agent_id), self._presence("online"), retain=True)
+            self._pauses.settle()
+            if self._pauses.in_force() is not None:
+                self._tell_presence()
+            self._rivals.connected()
+            self._yield_to_rival()
             self._link.settled()
             self._agent.spool.attach(connection)
             self._agent.spool.expire()
@@ -174,6 +199,39 @@ class Listener:
             await asyncio.gather(serving, self._renew_presence(connection), self._listen_to_self(connection))
         finally:
             await end(serving)
+
+    def _arrived(self, arrival: Arrival) -> None:
+        if arrival.retained and arrival.topic == topics.presence(self._agent_id):
+            presence = read_presence(self._agent_id, arrival.payload)
+            if presence is not None and self._rivals.found(presence):
+                who = described(presence)
+                log.warning("%s has taken the session of %s since we had it", who, self._agent_id)
+                notify(f"STATUS=the session goes to and fro between us and {who}")
+        if self._pauses.heard(arrival):
+            if (connection := self._link.connection) is not None:
+                connection.acknowledge([arrival])
+            self._tell_presence()
+            return
+        self._agent.intake.arrived(arrival)
+
+    def _tell_presence(self) -> None:
+        """Publish it again at once, for what it says has changed."""
+        if (connection := self._link.connection) is not None:
+            connection.publish(
+                topics.presence(self._agent_id), self._presence("online"), retain=True
+            ).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _yield_to_rival(self) -> None:
+        rival = self._rivals.to_yield_to()
+        if rival is None:
+            return
+        who = described(rival)
+        notify(f"STATUS=gave up: {who} has the session")
+        raise SessionTaken(
+            f"{who}, takes the session of {self._agent_id} from us again and again; it keeps it",
+            hint="one agent id, one listener: stop the other, or give one of them another agent id",
+            host=rival.host,
+        )
 
     async def _renew_presence(self, connection: Connection) -> None:
         while True:
@@ -231,7 +289,9 @@ class Listener:
 
     def _presence(self, status: str) -> str:
         lease = {"status": status, "ts": datetime.now(UTC).isoformat(), "interval": self._presence_interval}
-        return json.dumps({"agent": self._agent_id, **lease, **self._identity()})
+        pause = self._pauses.in_force()
+        paused = {"paused": str(pause)[:255]} if pause is not None else {}
+        return json.dumps({"agent": self._agent_id, **lease, **paused, **self._identity()})
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -252,6 +312,7 @@ class Listener:
             "persistent": self._persistent,
             "heard": self._heard,
             "handlers": self._dispatcher.status(),
+            "wakes": self._governor.status() if self._governor is not None else None,
             **self._identity(),
             **self._about,
         }

@@ -63,6 +63,7 @@ class Operations:
             "protocol": link.connection.protocol if link.connection else None,
             "session_present": link.connection.session_present if link.connection else None,
             "connected": self._agent.spool.connected,
+            "connections": link.connections,
             "connected_since": link.connected_since,
             "disconnected_since": link.disconnected_since,
             "last_error": link.last_error,
@@ -101,7 +102,9 @@ class Operations:
         if wait not in _WAITS:
             raise UsageError(f"cannot wait for {wait!r}", hint=f"one of {', '.join(_WAITS)}")
         delivery = await self._agent.spool.submit(message, wait, float(question.get("timeout", 10.0)))
-        return {name: getattr(delivery, name) for name in ("id", "to", "ts", "state", "reason", "final")}
+        return {
+            name: getattr(delivery, name) for name in ("id", "to", "ts", "state", "reason", "final", "paused")
+        }
 
     async def _wait(self, question: dict[str, Any]) -> dict[str, Any]:
         consumer = str(question.get("consumer", "default"))

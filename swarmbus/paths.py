@@ -46,6 +46,11 @@ def lock_path(agent_id: str) -> Path:
     return agent_dir(agent_id) / "listener.lock"
 
 
+def wake_dir(agent_id: str) -> Path:
+    """The folder (0700) through which the listener daemon and a wake in a unit of its own talk."""
+    return agent_dir(agent_id) / "wake"
+
+
 def default_inbox(agent_id: str) -> Path:
     """The inbox file where none is set."""
     return Path.home() / "sync" / f"{agent_id}-inbox.md"

@@ -44,6 +44,7 @@ class Presence:
         since: When that daemon started.
         ts: When this word was given.
         interval: Seconds between renewals; None for a peer that does not renew.
+        paused: Why nothing wakes it at present; None if it may be woken.
     """
 
     agent: str
@@ -56,6 +57,7 @@ class Presence:
     since: str | None = None
     ts: str | None = None
     interval: float | None = None
+    paused: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``list --long --json``; ``state`` is the status, ``last_seen`` when it was last given."""
@@ -168,6 +170,6 @@ def _is_time(value: object) -> bool:
         return False
 
 
-_TEXT = ("version", "fingerprint", "instance", "host")
+_TEXT = ("version", "fingerprint", "instance", "host", "paused")
 _TIMES = ("since", "ts")
 _LONGEST_TEXT = 255  # a host name at its longest (RFC 1035)

@@ -15,7 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -61,6 +61,7 @@ class Delivery:
         state: How far it is known to have come, or how it failed.
         reason: Why it is not further, in words; None where nothing is amiss.
         final: Whether nothing more will become known.
+        paused: Why nothing wakes the receiver at present; None if something may, or we do not know.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Delivery:
     state: State
     reason: str | None = None
     final: bool = False
+    paused: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -91,6 +93,7 @@ class Spool:
         self._connection: Connection | None = None
         self._recipients: dict[str, Recipient] = {}
         self._wires = mailbox.peers.known()
+        self._paused: dict[str, str | None] = {}
         self._envelopes: dict[str, str] = {}  # of what was just submitted; others are read when due
         self._in_flight: dict[asyncio.Future[int], tuple[Recipient, list[str], float]] = {}
         self._waiting: dict[str, list[tuple[Wait, AgentMessage, asyncio.Future[Delivery]]]] = {}
@@ -124,6 +127,10 @@ class Spool:
         Raises:
             StorageError: If it could not be committed; it is then not sent.
         """
+        delivery = await self._submit(message, wait, timeout)
+        return replace(delivery, paused=self._paused.get(message.to))
+
+    async def _submit(self, message: AgentMessage, wait: Wait, timeout: float) -> Delivery:
         envelope = message.to_wire()
         message_id = message.id
         kept = self._commits.add(
@@ -183,6 +190,7 @@ class Spool:
         recipient = self._recipients.get(presence.agent)
         if recipient is None:
             return
+        self._paused[presence.agent] = presence.paused
         if self._wires.get(presence.agent, -1) != presence.wire:
             self._wires[presence.agent] = presence.wire
             self._commits.note(lambda: self._mailbox.peers.learn(presence.agent, presence.wire))

@@ -36,6 +36,9 @@ def command(settings: Settings, everybody: bool, in_detail: bool, as_json: bool)
         output.write_lines(output.columns([_HEADINGS, *map(_row, shown)]) if shown else [])
     else:
         output.write_lines(presence.agent for presence in shown)
+    for presence in shown:
+        if presence.paused:
+            output.say(f"{presence.agent} is not woken: {one_line(presence.paused)}")
     if not shown:
         output.say("no agents" if everybody else "no agents online")
     return ExitStatus.DONE

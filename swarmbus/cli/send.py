@@ -17,6 +17,8 @@ from swarmbus.cli import options, output
 from swarmbus.cli.body import body_of
 from swarmbus.config import Settings
 from swarmbus.errors import ExitStatus, InvalidMessage, SwarmbusError, TimedOut, UsageError
+from swarmbus.hops import inherited
+from swarmbus.inbox_file import one_line
 from swarmbus.limits import PRIORITIES
 from swarmbus.message_id import new_id
 
@@ -114,7 +116,7 @@ def command(
         "content_type": content_type,
         "priority": priority,
         "reply_to": reply_to,
-        "extra": {"in_reply_to": in_reply_to} if in_reply_to is not None else None,
+        "extra": inherited() | ({"in_reply_to": in_reply_to} if in_reply_to is not None else {}),
     }
     outbox = _outbox(settings)
     try:
@@ -125,6 +127,8 @@ def command(
         output.detail(f"no listener of {agent_id} here: connecting to {settings.broker}:{settings.port}")
         delivery = send_without_listener(settings, message, wait, timeout)
     _print(delivery, as_json=as_json)
+    if delivery.get("paused"):
+        output.say(f"{delivery['to']} is not woken at present: {one_line(delivery['paused'])}")
     if outbox is not None:
         _archive(outbox, delivery, message)
     if reached(delivery, wait):

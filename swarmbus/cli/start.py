@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,8 +18,20 @@ from swarmbus.config import Settings
 from swarmbus.connection import Connection
 from swarmbus.errors import BrokerUnreachable, ExitStatus, ListenerRunning
 from swarmbus.handlers import DirectInvocationHandler, FileBridgeHandler, PersistentListenerHandler
+from swarmbus.handlers.runs import Runner
+from swarmbus.handlers.unit_run import Limits, best_runner
+from swarmbus.handlers.wake_governor import WakeGovernor
+from swarmbus.handlers.wake_policy import WakePolicy
 from swarmbus.lock import lock_holder
+from swarmbus.pause import Pauses
 from swarmbus.version import __version__
+
+_WHEN: Final = {
+    "high": "for messages of high priority",
+    "all": "for messages of any priority",
+    "each": "for each single message",
+    "none": "never",
+}
 
 Ready = Callable[[dict[str, Any]], None]
 
@@ -29,7 +41,9 @@ Ready = Callable[[dict[str, Any]], None]
 @options.agent_id
 @options.inbox
 @click.option(
-    "--invoke", metavar="COMMAND", help="Run for each message, with the body on its standard input."
+    "--invoke",
+    metavar="COMMAND",
+    help="Wakes the agent: run for a message of high priority, with the body on its standard input.",
 )
 @options.persistent
 @click.option("--detach", is_flag=True, help="Run in the background; return when it is connected.")
@@ -38,22 +52,24 @@ Ready = Callable[[dict[str, Any]], None]
 def command(settings: Settings, detach: bool, as_json: bool) -> ExitStatus:
     """Run the listener daemon of an agent.
 
-    It receives the agent's messages, appends them to the inbox file, and runs the command for each. Ends on
-    SIGTERM and Ctrl-C, when what it was doing is done. Exit status 3: one already runs.
+    It receives the agent's messages, appends them to the inbox file, and runs the command for those that
+    may wake the agent (docs/wakes.md). Ends on SIGTERM and Ctrl-C, when what it was doing is done. Exit
+    status 3: one already runs. 78: one on another host has the session, and keeps it.
     """
     agent_id = settings.require_agent_id()
     holder = lock_holder(paths.lock_path(agent_id))
     if holder is not None and holder[1] == "listener":
         raise ListenerRunning(
             f"a listener of {agent_id} already runs here, pid {holder[0]}",
-            hint=f"end it first: kill {holder[0]}, or systemctl --user stop swarmbus-{agent_id}",
+            hint=f"end it first: kill {holder[0]}{_or_its_unit(agent_id)}",
             pid=holder[0],
         )
-    bus = _bus(settings)
+    pauses = Pauses()
+    bus, governor = _bus(settings, pauses)
     _announce(settings)
     if not detach:
         log_to_stderr(output.verbosity(), daemon=True)
-        _listen(bus, settings, lambda facts: _say_ready(facts, as_json=as_json))
+        _listen(bus, settings, pauses, governor, lambda facts: _say_ready(facts, as_json=as_json))
         return ExitStatus.DONE
     log = paths.agent_dir(agent_id) / "listener.log"
     verbosity = output.verbosity()
@@ -65,7 +81,7 @@ def command(settings: Settings, detach: bool, as_json: bool) -> ExitStatus:
 
         log_to_stderr(verbosity, daemon=True)
         _announce(settings)
-        _listen(bus, settings, both)
+        _listen(bus, settings, pauses, governor, both)
 
     started = run_detached(agent_id, run, log)
     if as_json:
@@ -82,23 +98,46 @@ def command(settings: Settings, detach: bool, as_json: bool) -> ExitStatus:
     return ExitStatus.DONE
 
 
-def _bus(settings: Settings) -> AgentBus:
+def _or_its_unit(agent_id: str) -> str:
+    """The call that stops its unit, where it has one: one that is killed comes back."""
+    from swarmbus.provision.layout import Layout  # noqa: PLC0415  # a daemon does without the installer
+    from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
+    from swarmbus.provision.supervisors.units import find_unit  # noqa: PLC0415
+
+    unit = find_unit(LocalSystem(), Layout.of_this_user(), agent_id)
+    return f", or {unit.command('stop')}" if unit is not None else ""
+
+
+def _bus(settings: Settings, pauses: Pauses) -> tuple[AgentBus, WakeGovernor | None]:
     bus = AgentBus.from_settings(settings)
     bus.broker.tls_context()  # a TLS file that cannot be used is told now, not in the log
     bus.register_handler(
         FileBridgeHandler(settings.inbox_path, max_bytes=settings.inbox_max_bytes, keep=settings.inbox_keep)
     )
     bus.register_handler(PersistentListenerHandler())
+    governor = None
     if settings.invoke:
-        bus.register_handler(
-            DirectInvocationHandler(
-                settings.invoke, timeout=settings.invoke_timeout, max_attempts=settings.invoke_attempts
-            )
+        command = DirectInvocationHandler(
+            settings.invoke,
+            timeout=settings.invoke_timeout,
+            max_attempts=settings.invoke_attempts,
+            runner=_runner(settings),
         )
-    return bus
+        policy = WakePolicy.from_settings(settings)
+        governor = WakeGovernor(command, policy, paths.mailbox_path(bus.agent_id), pauses)
+        bus.register_handler(governor)
+    return bus, governor
 
 
-def _listen(bus: AgentBus, settings: Settings, ready: Ready) -> None:
+def _runner(settings: Settings) -> Runner:
+    agent_id = settings.require_agent_id()
+    limits = Limits(settings.invoke_memory, settings.invoke_tasks)
+    return best_runner(agent_id, paths.wake_dir(agent_id), limits)
+
+
+def _listen(
+    bus: AgentBus, settings: Settings, pauses: Pauses, governor: WakeGovernor | None, ready: Ready
+) -> None:
     def on_ready(connection: Connection) -> None:
         ready(
             {
@@ -117,7 +156,7 @@ def _listen(bus: AgentBus, settings: Settings, ready: Ready) -> None:
         "outbox": str(settings.outbox_path) if settings.outbox_path else None,
         "invoke": settings.invoke,
     }
-    asyncio.run(bus.listen(about=about, on_ready=on_ready))
+    asyncio.run(bus.listen(about=about, on_ready=on_ready, pauses=pauses, governor=governor))
 
 
 def _announce(settings: Settings) -> None:
@@ -131,10 +170,11 @@ def _announce(settings: Settings) -> None:
         else "not kept (--no-persistent)",
         "inbox": str(settings.inbox_path),
         "invoke": settings.invoke or "none: messages wake nobody",
+        "wakes": f"{_WHEN[settings.wake]}, in {_runner(settings).about}" if settings.invoke else None,
         "outbox": str(outbox) if outbox else "none: what is sent is written to no file",
     }
     output.say(f"swarmbus listener of {settings.agent_id}")
-    for line in output.columns([(f"  {name}:", value) for name, value in facts.items()]):
+    for line in output.columns([(f"  {name}:", value) for name, value in facts.items() if value]):
         output.say(line)
 
 

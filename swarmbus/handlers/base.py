@@ -33,12 +33,15 @@ class BaseHandler(ABC):
         timeout: How long one call may take, in seconds, before it is cancelled and counts as failed; None
             means as long as it likes.
         max_attempts: After that many failures a message becomes a dead letter.
+        drains: Whether a listener that is stopped waits for the running call, 20 seconds at the most, before
+            it cancels it; if not, it cancels it at once.
     """
 
     name: str = "BaseHandler"
     batch_size: int = 1
     timeout: float | None = None
     max_attempts: int = 5
+    drains: bool = True
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

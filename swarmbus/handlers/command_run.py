@@ -15,13 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from swarmbus.handlers.unit_main import KEPT_BYTES
 from swarmbus.inbox_file import visible
 
 GRACE_SECONDS: Final = 5.0
 """Between SIGTERM and SIGKILL."""
-
-KEPT_BYTES: Final = 4096
-"""Of what a command prints, for the error's text."""
 
 
 class CommandRun:
@@ -78,11 +76,6 @@ class CommandRun:
     def output(self) -> str:
         """The end of what it wrote to standard error or, if that is nothing, to standard output."""
         return visible((self._errors.kept or self._output.kept).decode("utf-8", "replace")).strip()
-
-    def last_words(self) -> str:
-        """``: <last line of output>``, or nothing."""
-        lines = self.output().splitlines()
-        return f": {lines[-1][-200:]}" if lines else ""
 
 
 class _Pipe:

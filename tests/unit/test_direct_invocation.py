@@ -13,7 +13,7 @@ import pytest
 from swarmbus import DirectInvocationHandler
 from swarmbus.errors import UsageError
 from swarmbus.handlers import InvocationFailed
-from swarmbus.handlers.command_run import KEPT_BYTES
+from swarmbus.handlers.unit_main import KEPT_BYTES
 from tests.unit.message_samples import message
 
 SHOW = """
@@ -80,6 +80,8 @@ def test_the_command_gets_the_body_and_the_fields(tmp_path: Path) -> None:
         "SWARMBUS_TS": "2026-04-14T05:00:59+00:00",
         "SWARMBUS_REPLY_TO": "boss",
         "SWARMBUS_VERIFIED": "no",
+        "SWARMBUS_HOPS": "0",
+        "SWARMBUS_THREAD": message(1).id,
     }
 
 
