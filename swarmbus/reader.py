@@ -104,7 +104,7 @@ async def _drain_and_stay(
         ) as connection:
             serving = asyncio.create_task(agent.intake.serve(connection))
             try:
-                await _drain(agent, connection)
+                await drain(agent, connection)
                 lock.say("staying")
                 mail.clear()
                 if not agent.mailbox.inbound.has_unread(consumer):
@@ -128,7 +128,8 @@ async def _sees_mail_of_other_reader(agent_id: str, consumer: str, seconds: floa
     return True
 
 
-async def _drain(agent: Agent, connection: Connection) -> None:
+async def drain(agent: Agent, connection: Connection) -> None:
+    """Subscribe as the holder of the session, and return when all that the broker had queued is stored."""
     await agent.subscribe(connection, receive=True)
     agent.spool.attach(connection)
     await _say_that_we_confirm(agent, connection)

@@ -18,8 +18,12 @@ RELEASES = ("0.1.4", "0.2.0")
 
 
 @cache
-def peer(version: str) -> Path:
+def peer(version: str, *, extra: str = "") -> Path:
     """The ``bin`` folder of the environment with ``swarmbus-py==version``; made in the cache when absent.
+
+    Args:
+        version: Which release.
+        extra: One of its extras, empty for none.
 
     Raises:
         RuntimeError: If pip could not install it; the message has pip's.
@@ -27,21 +31,22 @@ def peer(version: str) -> Path:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = cache_folder() / "peers"
     folder.mkdir(exist_ok=True)
-    home = folder / f"swarmbus-py-{version}-python{python}"
+    name = f"swarmbus-py[{extra}]" if extra else "swarmbus-py"
+    home = folder / f"{name.replace('[', '-').strip(']')}-{version}-python{python}"
     with locked(folder / f"{home.name}.lock"):
         if not (home / "complete").exists() or not _runs(home):
             shutil.rmtree(home, ignore_errors=True)
             venv.create(home, with_pip=True)
-            _install(home, version)
+            _install(home, f"{name}=={version}")
             (home / "complete").touch()
     return home / "bin"
 
 
-def _install(home: Path, version: str) -> None:
+def _install(home: Path, requirement: str) -> None:
     argv = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    result = subprocess.run([*argv, f"swarmbus-py=={version}"], capture_output=True, text=True)
+    result = subprocess.run([*argv, requirement], capture_output=True, text=True)
     if result.returncode != 0:
-        raise RuntimeError(f"swarmbus-py {version} could not be installed:\n{result.stderr}")
+        raise RuntimeError(f"{requirement} could not be installed:\n{result.stderr}")
 
 
 def _runs(home: Path) -> bool:
