@@ -1,7 +1,7 @@
 """Handlers: what has to happen once after something changed. Each is named by a word that can be kept.
 
 ``user:daemon-reload`` · ``user:restart:swarmbus-planner.service`` · ``system:restart:mosquitto.service`` ·
-``process:restart:broker``
+``process:restart:broker`` · ``launchd:restart:swarmbus.agent.planner``
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from swarmbus.provision.command import Command, run_commands
 from swarmbus.provision.resources.base import Scope
+from swarmbus.provision.resources.launchd_agent import LaunchdAgent
 from swarmbus.provision.resources.process import Process, restart
 from swarmbus.provision.resources.unit import (
     Manager,
@@ -23,6 +24,13 @@ from swarmbus.provision.resources.unit import (
 from swarmbus.provision.system import System
 
 USER_RELOAD = "user:daemon-reload"
+_BROKERS = ("mosquitto.service", "swarmbus-broker.service", "broker", "swarmbus.broker")
+
+
+def is_handler(word: str) -> bool:
+    """Whether it names a handler, and not a resource."""
+    who, _, what = word.partition(":")
+    return who in ("user", "system", "process") and what.partition(":")[0] in ("daemon-reload", "restart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ class Handler:
         """Handlers of a lower rank run first: units are read, then the broker, then who connects to it."""
         if self.is_reload:
             return 0
-        return 1 if self._name in ("mosquitto.service", "swarmbus-broker.service", "broker") else 2
+        return 1 if self._name in _BROKERS else 2
 
     @property
     def title(self) -> str:
@@ -65,6 +73,8 @@ class Handler:
             return True
         if self._who == "process":
             return self._process.running(system) is not None
+        if self._who == "launchd":
+            return bool(self._launchd_agent(system).read(system)["active"])
         return self._unit(system).running
 
     def run(self, system: System) -> None:
@@ -75,6 +85,10 @@ class Handler:
         """
         if self._who == "process":
             restart(system, self.processes, self._name)
+        elif self._who == "launchd":
+            agent = self._launchd_agent(system)
+            if system.stat(agent.path) is not None:
+                agent.restart(system)
         elif self.is_reload or self._unit(system).load not in ("not-found", "masked"):
             run_commands(system, self.commands(), self.title)
             self.await_up(system)
@@ -83,7 +97,7 @@ class Handler:
         """What is run to do it; by root, if it is one of the system's."""
         if self.is_reload:
             return [systemctl_command(self._manager, "daemon-reload")]
-        return start_commands(self._manager, self._name, "restart")
+        return start_commands(self._manager, self._name)
 
     def await_up(self, system: System) -> None:
         """Wait until what was restarted runs.
@@ -91,7 +105,7 @@ class Handler:
         Raises:
             CannotRun: If it does not.
         """
-        if self._what != "daemon-reload" and self._who != "process":
+        if self._what != "daemon-reload" and self._who in ("user", "system"):
             await_unit(system, self._manager, self._name)
 
     def run_back(self, system: System, *, was_active: bool) -> None:
@@ -100,6 +114,8 @@ class Handler:
             self.run(system)
         elif self._who == "process":
             self._process.stop(system)
+        elif self._who == "launchd":
+            self._launchd_agent(system).stop(system)
         elif self._unit(system).running:
             run_commands(system, self.commands_back(was_active=False), f"stopping {self._name}")
 
@@ -128,6 +144,10 @@ class Handler:
     @property
     def _process(self) -> Process:
         return Process(group="", name=self._name, argv=(), folder=self.processes)
+
+    def _launchd_agent(self, system: System) -> LaunchdAgent:
+        folder = system.user.home / "Library/LaunchAgents"
+        return LaunchdAgent(group="", path=folder / f"{self._name}.plist")
 
     def _unit(self, system: System) -> UnitSeen:
         return show_units(system, self._manager, [self._name]).get(self._name, UnitSeen())

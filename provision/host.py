@@ -18,8 +18,10 @@ from swarmbus import control
 from swarmbus.errors import SwarmbusError
 from swarmbus.fingerprint import installed_fingerprint
 from swarmbus.provision import mosquitto
+from swarmbus.provision.resources.launchd_agent import LAUNCHCTL
 from swarmbus.provision.resources.package import dpkg_status, dpkg_version, has_apt_lists
-from swarmbus.provision.resources.unit import UnitSeen, show_units
+from swarmbus.provision.resources.unit import SYSTEM_UNITS, UnitSeen, show_units
+from swarmbus.provision.supervisors.units import agents_of_others
 from swarmbus.provision.system import RootAccess, System, User
 
 # MQTT 3.1.1 CONNECT, clean session, keep alive 10 s, client id of zero length (3.1.3.1: allowed with a
@@ -27,6 +29,7 @@ from swarmbus.provision.system import RootAccess, System, User
 _CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00"
 _DISCONNECT = b"\xe0\x00"
 
+Init = Literal["systemd", "launchd", "none"]
 Answer = Literal["mqtt", "mqtt-refuses", "other", "nothing"]
 
 
@@ -100,13 +103,14 @@ class Host:
     Attributes:
         architecture: As dpkg calls it: ``amd64``, ``arm64``.
         multiarch: Folder of libraries, such as ``x86_64-linux-gnu``; None if not found.
-        init: ``systemd`` if it is process 1, however many systemctls are installed.
+        init: ``systemd`` if it is process 1, however many systemctls are installed; ``launchd`` on macOS.
+        systemd: Its major version; None if it is not there, or does not say.
         user_manager: Whether ``systemctl --user`` would be answered now.
         root: How to become root; ``unasked`` where nothing on this host could need it.
         apt: Whether there is apt-get, and ``apt_lists`` whether it knows packages to install.
         container: What kind, if it is one; None if not.
         python: The interpreter that runs us, for units.
-        masked: Units of ours that somebody has masked.
+        taken: Agent ids that other users of this host have among the units of the system.
     """
 
     hostname: str
@@ -114,7 +118,8 @@ class Host:
     distribution: Distribution = field(default_factory=Distribution)
     architecture: str = "amd64"
     multiarch: str | None = "x86_64-linux-gnu"
-    init: Literal["systemd", "none"] = "systemd"
+    init: Init = "systemd"
+    systemd: int | None = None
     user_manager: bool = True
     linger: bool = False
     root: RootAccess | Literal["unasked"] = "sudo"
@@ -124,6 +129,7 @@ class Host:
     python: str = "/usr/bin/python3"
     mosquitto: MosquittoFacts = field(default_factory=MosquittoFacts)
     port: PortFacts = field(default_factory=lambda: PortFacts(1883))
+    taken: frozenset[str] = frozenset()
 
     @property
     def can_become_root(self) -> bool:
@@ -203,12 +209,12 @@ def gather(
         broker_settled: Whether the broker is one that is the user's own, or another machine's.
     """
     look = inspector or LocalInspector()
-    init: Literal["systemd", "none"] = "systemd" if system.stat(Path("/run/systemd/system")) else "none"
+    init = _init(system)
     linger = system.stat(Path("/var/lib/systemd/linger") / system.user.name) is not None
     facts = _mosquitto(system, init)
     # Asking sudo leaves a line in the log of the system, so it is done only where root may be needed.
     broker_settled = broker_settled or system.stat(mosquitto.OUR_FILE) is not None
-    settled = broker_settled and (linger or init != "systemd")
+    settled = broker_settled and (linger or init != "systemd" or _has_system_units(system))
     return Host(
         hostname=system.hostname,
         user=system.user,
@@ -216,6 +222,7 @@ def gather(
         architecture=_ARCHITECTURES.get(look.machine, look.machine),
         multiarch=_multiarch(system),
         init=init,
+        systemd=_systemd_version(system) if init == "systemd" else None,
         user_manager=init == "systemd" and _user_manager(system),
         linger=linger,
         root="unasked" if settled else system.root_access(),
@@ -225,10 +232,29 @@ def gather(
         python=look.python,
         mosquitto=facts,
         port=_port(system, look, port),
+        taken=agents_of_others(system),
     )
 
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "armv6l": "armhf", "i686": "i386"}
+
+
+def _init(system: System) -> Init:
+    if system.stat(Path("/run/systemd/system")) is not None:  # sd_booted(3)
+        return "systemd"
+    return "launchd" if system.stat(LAUNCHCTL) is not None else "none"
+
+
+def _systemd_version(system: System) -> int | None:
+    """By dpkg's record, which is read anyway; elsewhere systemctl has to be asked."""
+    told = dpkg_version(system, "systemd") or system.run(["systemctl", "--version"], timeout=5.0).stdout
+    found = re.match(r"(?:systemd )?(\d+)", told)
+    return int(found[1]) if found else None
+
+
+def _has_system_units(system: System) -> bool:
+    """Whether our units are the system's, and no linger is needed."""
+    return f"swarmbus-failed-{system.user.uid}@.service" in system.list(SYSTEM_UNITS)
 
 
 def _mosquitto(system: System, init: str) -> MosquittoFacts:

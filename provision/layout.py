@@ -59,6 +59,11 @@ class Layout:
         """The state folder of one agent."""
         return self.state / agent_id
 
+    def file(self, name: str, agent_id: str) -> Path:
+        """An inbox or outbox file as a setting names it; a relative one is in the home folder."""
+        text = name.replace("{agent_id}", agent_id)
+        return self.home / text.removeprefix("~/")
+
     @property
     def provision(self) -> Path:
         """Journal, manifest, spec and originals. The dot keeps it from being an agent's folder."""
@@ -68,6 +73,21 @@ class Layout:
     def processes(self) -> Path:
         """Records of background processes, where there is no systemd."""
         return self.provision / "processes"
+
+    @property
+    def rescue(self) -> Path:
+        """The script that still works when the Python that runs us is gone."""
+        return self.data / "swarmbus-rescue.sh"
+
+    @property
+    def launch_agents(self) -> Path:
+        """Where launchd looks for what it starts when the user logs in (macOS)."""
+        return self.home / "Library/LaunchAgents"
+
+    @property
+    def doctor(self) -> Path:
+        """What the doctor keeps: which findings are muted, how all was when it last looked."""
+        return self.state / ".doctor"
 
     @property
     def broker_config(self) -> Path:

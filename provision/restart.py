@@ -23,10 +23,12 @@ from swarmbus.errors import CannotRun, SwarmbusError, TimedOut
 from swarmbus.fingerprint import installed_fingerprint
 from swarmbus.provision.bus import Bus
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.resources.launchd_agent import LaunchdAgent
 from swarmbus.provision.resources.process import Process, start_again
-from swarmbus.provision.resources.unit import UnitSeen, show_units, systemctl
+from swarmbus.provision.resources.unit import UnitSeen, show_units
+from swarmbus.provision.supervisors.launchd import agent_label
 from swarmbus.provision.supervisors.processes import agent_process
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import AgentUnit, find_unit
 from swarmbus.provision.system import System
 from swarmbus.version import __version__
 
@@ -141,10 +143,10 @@ class Restarting:
         Raises:
             CannotRun: If nothing of ours keeps it running.
         """
-        if self._has_unit(agent_id):
-            unit = agent_unit(agent_id)
-            systemctl(self._system, "user", "stop", unit, timeout=120).check(f"stopping {unit}")
-            systemctl(self._system, "user", "reset-failed", unit)
+        if (unit := self._unit(agent_id)) is not None:
+            unit.stop(self._system)
+        elif (launched := self._launchd_agent(agent_id)) is not None:
+            launched.stop(self._system)
         elif self._record(agent_id) is not None:
             name = agent_process(agent_id)
             Process(group="", name=name, argv=(), folder=self._layout.processes).stop(self._system)
@@ -153,11 +155,10 @@ class Restarting:
 
     def _kick(self, agent_id: str) -> None:
         record = self._record(agent_id)
-        if self._has_unit(agent_id):
-            unit = agent_unit(agent_id)
-            systemctl(self._system, "user", "reset-failed", unit)
-            # Not waited for by systemctl: it would wait for READY, and so for a broker that may be away.
-            systemctl(self._system, "user", "restart", "--no-block", unit).check(f"restarting {unit}")
+        if (unit := self._unit(agent_id)) is not None:
+            unit.restart(self._system)
+        elif (launched := self._launchd_agent(agent_id)) is not None:
+            launched.restart(self._system)
         elif record is not None:
             start_again(self._system, self._layout.processes, agent_process(agent_id), json.loads(record))
         else:
@@ -178,15 +179,15 @@ class Restarting:
             status = self._status(agent_id)
             if status is not None and status.get("instance") != before:
                 return status
-            if self._has_unit(agent_id):
-                self._refuse_one_that_fell(agent_id)
-        raise TimedOut(f"no new listener of {agent_id} answered within {_ANOTHER:g} s", hint=_log(agent_id))
+            if (unit := self._unit(agent_id)) is not None:
+                self._refuse_one_that_fell(unit, agent_id)
+        message = f"no new listener of {agent_id} answered within {_ANOTHER:g} s"
+        raise TimedOut(message, hint=self._log(agent_id))
 
-    def _refuse_one_that_fell(self, agent_id: str) -> None:
-        name = agent_unit(agent_id)
-        unit = show_units(self._system, "user", [name]).get(name, UnitSeen())
-        if unit.active == "failed" or unit.sub == "auto-restart":
-            raise CannotRun(f"{name} does not stay up ({unit.result})", hint=_log(agent_id))
+    def _refuse_one_that_fell(self, unit: AgentUnit, agent_id: str) -> None:
+        seen = show_units(self._system, unit.manager, [unit.name]).get(unit.name, UnitSeen())
+        if seen.active == "failed" or seen.sub == "auto-restart":
+            raise CannotRun(f"{unit.name} does not stay up ({seen.result})", hint=self._log(agent_id))
 
     def _prove(
         self, settings: Settings, status: Mapping[str, Any], begun: float, *, was_restarted: bool
@@ -200,7 +201,7 @@ class Restarting:
         return Restarted(
             agent_id,
             reason,
-            hint=_log(agent_id) if reason else None,
+            hint=self._log(agent_id) if reason else None,
             instance=status.get("instance"),
             version=status.get("version"),
             fingerprint=status.get("fingerprint"),
@@ -244,9 +245,19 @@ class Restarting:
                 return f"its presence is {seen.status + ' of another instance' if seen else 'not there'}"
             self._system.sleep(_PAUSE)
 
-    def _has_unit(self, agent_id: str) -> bool:
+    def _unit(self, agent_id: str) -> AgentUnit | None:
         booted = self._system.stat(Path("/run/systemd/system")) is not None
-        return booted and self._system.stat(self._layout.units / agent_unit(agent_id)) is not None
+        return find_unit(self._system, self._layout, agent_id) if booted else None
+
+    def _launchd_agent(self, agent_id: str) -> LaunchdAgent | None:
+        path = self._layout.launch_agents / f"{agent_label(agent_id)}.plist"
+        return LaunchdAgent(group="", path=path) if self._system.stat(path) is not None else None
+
+    def _log(self, agent_id: str) -> str:
+        """Where more is said."""
+        unit = self._unit(agent_id)
+        more = f"; {unit.journal}" if unit is not None else ""
+        return f"swarmbus doctor --agent-id {agent_id}{more}"
 
     def _record(self, agent_id: str) -> bytes | None:
         """How its background process was started; None if there is none of ours."""
@@ -267,7 +278,3 @@ def restart_all(restarting: Restarting, agents: Sequence[str]) -> list[Restarted
         if not results[-1].ok:
             break
     return results
-
-
-def _log(agent_id: str) -> str:
-    return f"swarmbus doctor --agent-id {agent_id}; journalctl --user-unit {agent_unit(agent_id)} -n 20"

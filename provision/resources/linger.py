@@ -38,6 +38,7 @@ class Linger(Resource):
 
     kind: ClassVar[str] = "linger"
     guarded: ClassVar[bool] = False
+    goes_last: ClassVar[bool] = True  # without a login, systemctl --user works for 10 s more (logind.conf(5))
 
     user: str
     uid: int
@@ -50,6 +51,9 @@ class Linger(Resource):
     @property
     def title(self) -> str:
         return f"let the units of {self.user} run without a login (linger)"
+
+    def undo_title(self, before: State) -> str:
+        return f"let the units of {self.user} run while {self.user} is logged in only (no linger)"
 
     @property
     def scope(self) -> Scope:
@@ -95,6 +99,10 @@ class Linger(Resource):
                     hint=f"look at it: systemctl status user@{self.uid}.service",
                 )
             system.sleep(0.1)
+
+    def await_undone(self, system: System, before: State) -> None:
+        if before["linger"]:
+            self.await_realised(system)
 
     def record(self) -> dict[str, Any]:
         return {"user": self.user, "uid": self.uid, "required": self.required}

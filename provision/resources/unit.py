@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from swarmbus.errors import CannotRun
@@ -15,6 +16,9 @@ from swarmbus.provision.system import Result, System
 Manager = Literal["user", "system"]
 
 SYSTEMCTL = "/usr/bin/systemctl"
+SYSTEM_UNITS = Path("/etc/systemd/system")
+"""Where the administrator's units are."""
+
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,Result"
 _START_WAIT = 6.0  # seconds until a service that has not said READY is left to the canary to judge
 _STOP_WAIT = 35.0  # seconds that the one before it has besides: a listener drains for up to 30
@@ -61,6 +65,11 @@ class Unit(Resource):
     def title(self) -> str:
         return f"enable and start {self.name}"
 
+    def undo_title(self, before: State) -> str:
+        if before["active"] or before["enabled"]:
+            return f"have {self.name} as it was: {_in_words(before)}"
+        return f"stop and disable {self.name}"
+
     @property
     def scope(self) -> Scope:
         return "root" if self.manager == "system" else "user"
@@ -94,7 +103,7 @@ class Unit(Resource):
     def commands(self, system: System) -> list[Command]:
         seen = self.read(system)
         commands = [] if seen["enabled"] else [systemctl_command(self.manager, "enable", self.name)]
-        return commands if seen["active"] else [*commands, *start_commands(self.manager, self.name, "start")]
+        return commands if seen["active"] else [*commands, *start_commands(self.manager, self.name)]
 
     def await_realised(self, system: System) -> None:
         await_unit(system, self.manager, self.name)
@@ -107,7 +116,7 @@ class Unit(Resource):
             verb = "enable" if before["enabled"] else "disable"
             commands.append(systemctl_command(self.manager, verb, self.name))
         if before["active"] and not seen["active"]:
-            commands += start_commands(self.manager, self.name, "start")
+            commands += start_commands(self.manager, self.name)
         elif not before["active"]:
             commands.append(systemctl_command(self.manager, "reset-failed", self.name, may_fail=True))
         return commands
@@ -138,13 +147,16 @@ def systemctl_command(manager: Manager, *words: str, may_fail: bool = False) -> 
     return Command(argv, may_fail=may_fail)
 
 
-def start_commands(manager: Manager, name: str, verb: Literal["start", "restart"]) -> list[Command]:
-    """Have it started; `await_unit` sees what becomes of it.
+def start_commands(manager: Manager, name: str) -> list[Command]:
+    """Have it started, or started anew; `await_unit` sees what becomes of it.
+
+    By "restart" in any case: until version 253 of systemd, "start" of a unit that waits for its next restart
+    does nothing before that is due.
 
     Not waited for by systemctl: that would wait for READY, and so for a broker that may be away.
     """
     reset = systemctl_command(manager, "reset-failed", name, may_fail=True)
-    return [reset, systemctl_command(manager, verb, "--no-block", name)]
+    return [reset, systemctl_command(manager, "restart", "--no-block", name)]
 
 
 def systemctl(system: System, manager: Manager, *words: str, timeout: float = 60.0) -> Result:
@@ -187,11 +199,17 @@ def await_unit(system: System, manager: Manager, name: str) -> None:
         if seen.active == "active" and seen.sub != "auto-restart":
             return
         if seen.active == "failed" or seen.sub == "auto-restart":
-            log = f"journalctl {'--user-unit' if manager == 'user' else '--unit'} {name} -n 20"
-            raise CannotRun(f"{name} does not stay up ({seen.result})", hint=f"its own words: {log}")
+            log = "journalctl --user-unit" if manager == "user" else "sudo journalctl --unit"
+            hint = f"its own words: {log} {name} -n 20"
+            raise CannotRun(f"{name} does not stay up ({seen.result})", hint=hint)
         if seen.active == "deactivating" and now < begun + _STOP_WAIT:
             deadline = now + _START_WAIT
         system.sleep(0.1)
+
+
+def _in_words(state: State) -> str:
+    enabled = "enabled" if state["enabled"] else "not enabled"
+    return f"{enabled}, {'running' if state['active'] else 'not running'}"
 
 
 def _state(seen: UnitSeen) -> State:

@@ -9,8 +9,11 @@ from typing import ClassVar
 
 from swarmbus.provision.host import Host
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.render import plain
 from swarmbus.provision.request import AgentSpec
 from swarmbus.provision.resources.base import Resource
+from swarmbus.provision.resources.directory import Directory
+from swarmbus.provision.resources.file import File
 from swarmbus.provision.spec import InstallSpec
 
 
@@ -62,13 +65,27 @@ class Supervisor(ABC):
     def broker_name(self) -> str:
         """For ``after``."""
 
+    @property
+    def after_system_broker(self) -> tuple[str, ...]:
+        """The ``after`` of agents whose broker is Debian's mosquitto, which we do not keep running."""
+        return ()
+
     @abstractmethod
-    def common(self) -> tuple[Resource, ...]:
+    def common(self, agents: Sequence[AgentSpec]) -> Daemon:
         """What the daemons of all agents need once."""
 
     @abstractmethod
     def notes(self, spec: InstallSpec, *, private_broker: bool) -> tuple[str, ...]:
         """What the operator has to know about this way."""
+
+    def rescue_script(self) -> tuple[Resource, ...]:
+        """For the day on which ``swarmbus`` does not start: outside of what may be gone then."""
+        path = self.layout.rescue
+        content = plain("rescue/swarmbus-rescue.sh")
+        return (
+            Directory(group="host", path=path.parent),
+            File(group="host", path=path, content=content, mode=0o755),
+        )
 
     def listener_argv(self, agent_id: str) -> tuple[str, ...]:
         """The listener's command line; ``-I`` keeps the caller's environment and folder out of imports."""

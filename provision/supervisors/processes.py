@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from swarmbus.provision.request import AgentSpec
-from swarmbus.provision.resources.base import Resource
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.process import Process
 from swarmbus.provision.spec import InstallSpec
@@ -63,9 +62,10 @@ class Processes(Supervisor):
         """Of the record."""
         return BROKER
 
-    def common(self) -> tuple[Resource, ...]:
-        """The folder of the records."""
-        return (Directory(group="host", path=self.layout.processes, mode=0o700),)
+    def common(self, agents: Sequence[AgentSpec]) -> Daemon:
+        """The folder of the records, and the rescue, to be called by hand."""
+        records = Directory(group="host", path=self.layout.processes, mode=0o700)
+        return Daemon((records, *self.rescue_script()), ())
 
     def notes(self, spec: InstallSpec, *, private_broker: bool) -> tuple[str, ...]:
         """That nothing restarts them, and what would."""

@@ -22,6 +22,7 @@ only=${1-}
 HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d : -f 6)}
 state=${SWARMBUS_STATE_DIR:-${XDG_STATE_HOME:-$HOME/.local/state}/swarmbus}
 units=$HOME/.config/systemd/user
+system_units=/etc/systemd/system
 
 # broken WHAT MEND: the first thing that is broken is what has to be mended first.
 broken() {
@@ -94,18 +95,27 @@ check_environment() {
     fi
 }
 
+# Whether the file is the unit of an agent of this user: no template, not the broker, nobody else's.
+is_agent_unit() {
+    case $1 in *@.service | */swarmbus-broker.service) return 1 ;; esac
+    [ -r "$1" ] || return 1
+    case $1 in "$system_units"/*) grep -qx "User=$(id -un)" "$1" ;; esac
+}
+
 check_unit() {
-    unit=$1
-    result=$(systemctl --user show --property Result --value "$unit" 2>/dev/null) || return 0
-    status=$(systemctl --user show --property ExecMainStatus --value "$unit" 2>/dev/null)
-    [ "$(systemctl --user is-active "$unit" 2>/dev/null)" = failed ] || [ "$result" != success ] || return 0
+    unit=${1##*/}
+    manager=--user journal="journalctl --user-unit"
+    case $1 in "$system_units"/*) manager=--system journal="sudo journalctl --unit" ;; esac
+    result=$(systemctl "$manager" show --property Result --value "$unit" 2>/dev/null) || return 0
+    status=$(systemctl "$manager" show --property ExecMainStatus --value "$unit" 2>/dev/null)
+    [ "$(systemctl "$manager" is-active "$unit" 2>/dev/null)" = failed ] || [ "$result" != success ] || return 0
     id=${unit#swarmbus-}
     id=${id%.service}
     case $status in
         3) broken "another listener has the agent id $id on this host" "swarmbus doctor --agent-id $id" ;;
         78) broken "another client has the agent id $id at the broker" "swarmbus doctor --agent-id $id" ;;
         *) broken "$unit does not stay up ($result, status $status)" \
-            "journalctl --user-unit $unit -n 20; then: swarmbus restart $id" ;;
+            "$journal $unit -n 20; then: swarmbus restart $id" ;;
     esac
 }
 
@@ -123,25 +133,28 @@ if [ -r "$record" ]; then
 fi
 
 found=no
-for file in "$units/swarmbus-${only:-*}.service" "$state/.provision/processes/agent.${only:-*}.json"; do
-    # shellcheck disable=SC2086 # the star is for the shell
-    for one in $file; do
-        case $one in */swarmbus-broker.service) continue ;; esac
-        [ -r "$one" ] || continue
-        found=yes
-        check_environment "$(interpreter_of "$one")"
-    done
+# shellcheck disable=SC2231 # the stars are for the shell, here and below
+for file in "$units"/swarmbus-${only:-*}.service "$system_units"/swarmbus-${only:-*}.service \
+    "$state"/.provision/processes/agent.${only:-*}.json; do
+    case $file in
+        *.service) is_agent_unit "$file" || continue ;;
+        *) [ -r "$file" ] || continue ;;
+    esac
+    found=yes
+    check_environment "$(interpreter_of "$file")"
 done
 [ "$found" = yes ] || broken "no agent${only:+ $only} is set up here" "swarmbus init${only:+ --agent-id $only}"
 
 if [ -d /run/systemd/system ]; then
     export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
-    if [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
-        broken "$(id -un)'s units end with the login" "sudo loginctl enable-linger $(id -un)"
-    fi
-    # shellcheck disable=SC2231 # as above
-    for one in "$units"/swarmbus-${only:-*}.service; do
-        [ ! -r "$one" ] || check_unit "${one##*/}"
+    # shellcheck disable=SC2231
+    for file in "$units"/swarmbus-${only:-*}.service "$system_units"/swarmbus-${only:-*}.service; do
+        is_agent_unit "$file" || continue
+        case $file in
+            "$units"/*) [ -e "/var/lib/systemd/linger/$(id -un)" ] ||
+                broken "$(id -un)'s units end with the login" "sudo loginctl enable-linger $(id -un)" ;;
+        esac
+        check_unit "$file"
     done
 fi
 echo "nothing is broken that can be seen without Python; swarmbus doctor sees more"

@@ -113,6 +113,36 @@ def test_sudo_is_not_asked_where_nothing_can_need_it() -> None:
     assert gather(FakeSystem(), port=1883, inspector=inspector()).root == "sudo"
 
 
+def _with_systemd(version: str | None, told: str = "") -> FakeSystem:
+    system = FakeSystem(programs=lambda _, argv, root: Result(argv, 0, stdout=told))
+    system.put("/run/systemd/system/x")
+    if version is not None:
+        stanza = f"Package: systemd\nStatus: install ok installed\nVersion: {version}\n"
+        system.put("/var/lib/dpkg/status", stanza)
+    return system
+
+
+def test_the_version_of_systemd_is_read_where_dpkg_has_it() -> None:
+    system = _with_systemd("257.13-1~deb13u1")
+    assert gather(system, port=1883, inspector=inspector()).systemd == 257
+    assert ("systemctl", "--version") not in system.ran
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"), [("systemd 255 (255.4-1.fc40)\n+PAM +AUDIT\n", 255), ("", None), ("x", None)]
+)
+def test_elsewhere_systemctl_tells_its_version(told: str, wanted: int | None) -> None:
+    assert gather(_with_systemd(None, told), port=1883, inspector=inspector()).systemd == wanted
+
+
+def test_sudo_is_not_asked_where_units_of_the_system_are_there_already() -> None:
+    system = _with_systemd("252.39-1")
+    system.put("/etc/mosquitto/conf.d/50-swarmbus.conf")
+    assert gather(system, port=1883, inspector=inspector()).root == "sudo", "linger is off"
+    system.put("/etc/systemd/system/swarmbus-failed-1000@.service")
+    assert gather(system, port=1883, inspector=inspector()).root == "unasked"
+
+
 @pytest.mark.parametrize(("path", "wanted"), [("/.dockerenv", "docker"), ("/run/.containerenv", "podman")])
 def test_containers(path: str, wanted: str) -> None:
     system = FakeSystem()
