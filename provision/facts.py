@@ -4,48 +4,60 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import shlex
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 from swarmbus.config import Settings
-from swarmbus.errors import StorageError, TimedOut
+from swarmbus.errors import ConfigError, TimedOut
 from swarmbus.fingerprint import installed_fingerprint
 from swarmbus.provision.bus import Bus, Visit
 from swarmbus.provision.canary import CanaryResult
+from swarmbus.provision.health_state import TIMER, HealthSeen, load_health
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.listener_lock import listener_pid
 from swarmbus.provision.mailbox_look import MailboxSeen
+from swarmbus.provision.manifest import Entry, Manifest
+from swarmbus.provision.old_tool import OldInstallation, recognise
+from swarmbus.provision.resources.package import dpkg_status, dpkg_version
 from swarmbus.provision.resources.process import Process
-from swarmbus.provision.resources.unit import Manager, systemctl
+from swarmbus.provision.resources.unit import systemctl
+from swarmbus.provision.sources.files import Files
+from swarmbus.provision.sources.journal import Journal
+from swarmbus.provision.sources.local_broker import LocalBroker
+from swarmbus.provision.sources.memo import CouldNotLook, probe
+from swarmbus.provision.sources.processes import Processes
+from swarmbus.provision.sources.pythons import Pythons
+from swarmbus.provision.sources.sockets import Sockets, address
+from swarmbus.provision.sources.sys_topics import SysTopics
+from swarmbus.provision.sources.tailscale import Tailscale
+from swarmbus.provision.sources.units import TIMEOUT, assignments, show
 from swarmbus.provision.spec import InstallSpec, load_kept
+from swarmbus.provision.supervisors.launchd import agent_label
 from swarmbus.provision.supervisors.processes import BROKER, agent_process
-from swarmbus.provision.supervisors.systemd_user import BROKER_UNIT, agent_unit
-from swarmbus.provision.system import NOT_FOUND, FileStat, System
+from swarmbus.provision.supervisors.units import (
+    BROKER_UNIT,
+    AgentUnit,
+    agent_unit,
+    find_unit,
+)
+from swarmbus.provision.system import FileStat, System
+from swarmbus.provision.tls_look import CertificateSeen
 from swarmbus.version import __version__
 
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ["CouldNotLook", "Facts", "ListenerSeen"]
 
-Supervision = Literal["systemd-user", "processes", "none"]
+Supervision = Literal["systemd-user", "systemd-system", "launchd", "processes", "none"]
 """``none``: started by hand, or not at all."""
 
 BrokerSupervision = Literal["mosquitto.service", "swarmbus-broker.service", "process", "none"]
 """``process``: a background process of ours. ``none``: nothing that we know of."""
 
-_PROPERTIES: Final = (
-    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,NeedDaemonReload,ExecMainStatus,Environment"
-)
 _DIAL_TIMEOUT = 0.2
-_SYSTEMCTL_TIMEOUT = 5.0
-
-
-class CouldNotLook(Exception):
-    """A fact that is not to be had, which is neither good nor bad; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +79,6 @@ class ListenerSeen:
         return self.state.startswith(("T", "t"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    reason: str
-
-
-_UNDER_WAY: Final = object()
-
-
-def probe(look: Callable[Concatenate[Facts, P], T]) -> Callable[Concatenate[Facts, P], T]:
-    """Remember what was seen, or that it could not be; arguments have to be hashable."""
-
-    @wraps(look)
-    def remembered(self: Facts, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        key = (look.__name__, *args)
-        known = self.seen.get(key)
-        if known is _UNDER_WAY:
-            raise CouldNotLook("another check still waits for this")
-        if isinstance(known, _Failed):
-            raise CouldNotLook(known.reason)
-        if key in self.seen:
-            return known  # type: ignore[return-value]  # what `look` returned for this key
-        self.seen[key] = _UNDER_WAY
-        try:
-            found = look(self, *args, **kwargs)
-        except (CouldNotLook, StorageError) as error:
-            self.seen[key] = _Failed(str(error))
-            raise CouldNotLook(str(error)) from error
-        except BaseException as error:
-            self.seen[key] = _Failed(f"this could not be found out ({type(error).__name__})")
-            raise
-        self.seen[key] = found
-        return found
-
-    return remembered
-
-
 class Facts:
     """See the module.
 
@@ -113,6 +89,7 @@ class Facts:
         settings: Of each agent that is looked at.
         python: Version of the interpreter that runs us.
         fingerprint: Of the code that is installed now.
+        interpreter: Path of the interpreter that runs us; in an environment the link is what makes it one.
     """
 
     def __init__(
@@ -125,8 +102,16 @@ class Facts:
         python: tuple[int, ...] = sys.version_info[:3],
         fingerprint: Callable[[], str] = installed_fingerprint,
         clock: Callable[[], float] = time.time,
+        interpreter: str = sys.executable,
     ) -> None:
         self.system = system
+        self.files = Files(system)
+        self.processes = Processes(system)
+        self.sockets = Sockets(system)
+        self.journal = Journal(system)
+        self.pythons = Pythons(system, self.files)
+        self.tailscale = Tailscale(system)
+        self.interpreter = Path(interpreter)
         self.bus = bus
         self.layout = layout
         self.settings = settings
@@ -181,25 +166,46 @@ class Facts:
         """Of the code that is installed now."""
         return self._fingerprint()
 
+    @probe
+    def manifest(self) -> Manifest:
+        """What is ours on this host, and how we left it."""
+        return Manifest.load(self.system, self.layout.provision)
+
+    def changed_since(self, entry: Entry) -> bool:
+        """Whether a file of ours has another content than we left it with; one that is gone has none."""
+        seen = entry.resource().read(self.system)
+        return bool(seen.get("present")) and seen.get("sha256") != entry.state.get("sha256")
+
+    @probe
+    def old_tool(self) -> OldInstallation:
+        """What swarmbus-py has left on this host."""
+        return recognise(self.system, self.layout)
+
     # files
 
-    @probe
     def stat(self, path: Path) -> FileStat | None:
         """What lies there; None if nothing does."""
-        return self.system.stat(path)
+        return self.files.stat(path)
 
-    @probe
     def may(self, what: Literal["-r", "-w", "-x"], path: Path) -> bool:
-        """Whether this user may read, write or execute it: test(1) asks the kernel, and touches nothing."""
-        result = self.system.run(["test", what, str(path)], timeout=5.0)
-        if result.status not in (0, 1):
-            raise CouldNotLook(f"test {what} {path}: {result.stderr.strip() or result.status}")
-        return result.ok
+        """Whether this user may read, write or execute it."""
+        return self.files.may(what, path)
 
     @probe
     def program(self, name: str, path: str) -> Path | None:
         """Where an executable is, along a PATH."""
         return self.system.which(name, path)
+
+    @probe
+    def health(self) -> HealthSeen | None:
+        """What the last look at health has left; None if there was none."""
+        return load_health(self.system, self.layout)
+
+    @probe
+    def uptime(self) -> float:
+        """Seconds since this host was started, asleep or not (proc_uptime(5)); where unknown, for ever."""
+        words = (self.system.read(Path("/proc/uptime")) or b"").split()
+        return float(words[0]) if words else float("inf")
 
     # systemd
 
@@ -210,17 +216,27 @@ class Facts:
 
     @probe
     def units(self) -> Mapping[str, Mapping[str, str]]:
-        """Properties of all units of ours, by one process; exit statuses of systemctl say nothing."""
+        """Properties of all units of ours, by one process."""
         if not self.has_systemd():
             raise CouldNotLook("systemd does not run here")
-        return self._show("user", *(agent_unit(agent) for agent in self.settings), BROKER_UNIT)
+        units = [self.unit_of(agent) for agent in self.settings]
+        of_user = [unit.name for unit in units if unit.manager == "user"]
+        of_system = [unit.name for unit in units if unit.manager == "system"]
+        shown = show(self.system, "system", *of_system) if of_system else {}
+        return {**shown, **(show(self.system, "user", *of_user, BROKER_UNIT, TIMER) if of_user else {})}
 
     @probe
     def mosquitto_unit(self) -> Mapping[str, str]:
         """Properties of the system's broker."""
         if not self.has_systemd():
             raise CouldNotLook("systemd does not run here")
-        return self._show("system", "mosquitto.service")["mosquitto.service"]
+        return show(self.system, "system", "mosquitto.service")["mosquitto.service"]
+
+    @probe
+    def unit_of(self, agent: str) -> AgentUnit:
+        """Name of an agent's unit, and whose systemd has it, or would have it if there were one."""
+        of_system = self.supervision(agent) == "systemd-system"
+        return AgentUnit(agent_unit(agent), "system" if of_system else "user")
 
     def unit(self, agent: str) -> Mapping[str, str]:
         """Properties of one agent's unit; not found is ``LoadState=not-found``."""
@@ -229,30 +245,49 @@ class Facts:
     @probe
     def unit_path(self, agent: str) -> str:
         """PATH of the programs that an agent's listener daemon starts."""
-        if self.supervision(agent) == "systemd-user":
-            own = _assignments(self.unit(agent).get("Environment", ""))
+        if self.supervision(agent) in ("systemd-user", "systemd-system"):
+            own = assignments(self.unit(agent).get("Environment", ""))
             if "PATH" in own:
                 return own["PATH"]
-            shown = systemctl(self.system, "user", "show-environment", timeout=_SYSTEMCTL_TIMEOUT)
-            if (path := _assignments(shown.stdout).get("PATH")) is not None:
+            manager = self.unit_of(agent).manager
+            shown = systemctl(self.system, manager, "show-environment", timeout=TIMEOUT)
+            if (path := assignments(shown.stdout).get("PATH")) is not None:
                 return path
-            raise CouldNotLook("the user's systemd does not say its PATH")
+            raise CouldNotLook("systemd does not say its PATH")
         listener = self.listener(agent)
         if listener is None:
             return self.system.environ.get("PATH", "")
-        data = self.system.read(Path(f"/proc/{listener.pid}/environ")) or b""
-        return _pairs(data.decode(errors="replace").split("\0")).get("PATH", "")
+        return self.processes.environment(listener.pid).get("PATH", "")
+
+    def program_of(self, agent: str) -> Path | None:
+        """The program that an agent's listener daemon is, as it is started; None if nothing starts it."""
+        match self.supervision(agent):
+            case way if way.startswith("systemd"):
+                # { path=/home/pi/venv/bin/python ; argv[]=… ; ignore_errors=no ; … }
+                found = re.match(r"\{ path=(.*?) ; argv", self.unit(agent).get("ExecStart", ""))
+                return Path(found[1]) if found else None
+            case "processes":
+                record = self.files.text(self.layout.processes / f"{agent_process(agent)}.json")
+                argv = json.loads(record or "{}").get("argv")
+                return Path(argv[0]) if argv else None
+            case _:
+                listener = self.listener(agent)
+                absolute = listener is not None and listener.argv[:1] and listener.argv[0].startswith("/")
+                return Path(listener.argv[0]) if listener is not None and absolute else None
 
     @probe
     def supervision(self, agent: str) -> Supervision:
         """What keeps an agent's listener daemon running, by what `swarmbus init` left."""
-        if self.has_systemd() and self.system.stat(self.layout.units / agent_unit(agent)) is not None:
-            return "systemd-user"
+        if self.has_systemd() and (unit := find_unit(self.system, self.layout, agent)) is not None:
+            return "systemd-user" if unit.manager == "user" else "systemd-system"
+        if self.system.stat(self.layout.launch_agents / f"{agent_label(agent)}.plist") is not None:
+            return "launchd"
         if self.system.stat(self.layout.processes / f"{agent_process(agent)}.json") is not None:
             return "processes"
         spec = self.spec()
         if spec is not None and agent in [one.id for one in spec.agents]:
-            return "systemd-user" if spec.chosen.get("supervisor") == "systemd-user" else "processes"
+            chosen = spec.chosen.get("supervisor")
+            return chosen if chosen in ("systemd-user", "systemd-system", "launchd") else "processes"  # type: ignore[return-value]
         return "none"
 
     @probe
@@ -273,6 +308,68 @@ class Facts:
         found = Process(group="", name=BROKER, argv=(), folder=self.layout.processes).running(self.system)
         return found.pid if found else None
 
+    # the broker of this machine
+
+    @probe
+    def local_broker(self) -> LocalBroker:
+        """The broker that these agents use, where it is a mosquitto of this machine that we know of."""
+        if not any(self.serves_here(broker) for broker in self.brokers()):
+            raise CouldNotLook("the broker is another machine's")
+        kept = self.broker_supervision()
+        if kept == "none":
+            raise CouldNotLook("no mosquitto that we know of is set up here")
+        return LocalBroker(self.system, self.files, self.journal, self.layout, kept)
+
+    @probe
+    def dpkg(self, package: str) -> str | None:
+        """Version of an installed package of the distribution; None if it is not installed."""
+        installed = dpkg_status(self.system, package) == "installed"
+        return dpkg_version(self.system, package) if installed else None
+
+    def serves_here(self, broker: str) -> bool:
+        """Whether the address of a broker is one of this machine's."""
+        host = self.settings_at(broker).broker
+        if self.is_here(host):
+            return True
+        return (literal := address(host)) is not None and literal in self.sockets.addresses()
+
+    @probe
+    def broker_pid(self) -> int | None:
+        """The process of the broker of this machine; None if it does not run."""
+        broker = self.local_broker()
+        if broker.kept == "process":
+            return self.broker_process()
+        unit = self.broker_unit()
+        pid = int(unit.get("MainPID") or 0)
+        return pid or None
+
+    def broker_unit(self) -> Mapping[str, str]:
+        """Properties of the unit of the broker of this machine."""
+        match self.local_broker().kept:
+            case "process":
+                raise CouldNotLook("the broker is a background process, and has no unit")
+            case "mosquitto.service":
+                return self.mosquitto_unit()
+            case name:
+                if (unit := self.units().get(name)) is None:
+                    raise CouldNotLook("the user's systemd was not asked")
+                return unit
+
+    def sys_topics(self, broker: str) -> SysTopics:
+        """What a broker tells of itself."""
+        visit = self.visit(broker)
+        if visit.error is not None:
+            raise CouldNotLook("there is no connection to it")
+        return SysTopics(visit.sys)
+
+    @probe
+    def certificate(self, broker: str) -> CertificateSeen | None:
+        """The certificate of a broker; None if none can be seen."""
+        try:
+            return self.bus.certificate(self.settings_at(broker))
+        except ConfigError as error:
+            raise CouldNotLook(error.message) from error
+
     # the bus
 
     @probe
@@ -289,11 +386,11 @@ class Facts:
     @probe
     def listener(self, agent: str) -> ListenerSeen | None:
         """The listener daemon that holds the agent's lock; None if none does."""
-        pid = _listener_pid(self.system, self.layout, agent)
+        pid = listener_pid(self.system, self.layout, agent)
         process = None if pid is None else self.system.process(pid)
         if pid is None or process is None:
             return None
-        return ListenerSeen(pid, self._process_state(pid), process.argv)
+        return ListenerSeen(pid, self.processes.state(pid), process.argv)
 
     @probe
     def answer(self, agent: str) -> Mapping[str, Any] | None:
@@ -319,6 +416,19 @@ class Facts:
         return self.bus.canaries(alive)
 
     @probe
+    def rehearsal(self, agent: str) -> Mapping[str, Any]:
+        """How a wake that its listener daemon rehearsed went.
+
+        Raises:
+            TimedOut: If it did not end.
+            UsageError: If the daemon cannot do that.
+        """
+        came = self.bus.rehearse(agent)
+        if came is None:
+            raise CouldNotLook("the listener does not answer on its control socket")
+        return came
+
+    @probe
     def mailbox(self, agent: str) -> MailboxSeen:
         """What its mailbox holds that should not be there."""
         try:
@@ -338,63 +448,3 @@ class Facts:
         if name == "outbox":
             return str(own.outbox_path) if own.outbox_path else None
         return own.invoke
-
-    def _show(self, manager: Manager, *names: str) -> dict[str, dict[str, str]]:
-        result = systemctl(
-            self.system, manager, "show", "--property", _PROPERTIES, "--", *names, timeout=_SYSTEMCTL_TIMEOUT
-        )
-        blocks = (_pairs(block.splitlines()) for block in result.stdout.split("\n\n"))
-        shown = {block["Id"]: block for block in blocks if "Id" in block}
-        if set(names) - set(shown):
-            said = result.stderr.strip().splitlines() or ["no answer"]
-            raise CouldNotLook(
-                "there is no systemctl" if result.status == NOT_FOUND else f"systemctl: {said[-1]}"
-            )
-        return shown
-
-    def _process_state(self, pid: int) -> str:
-        status = (self.system.read(Path(f"/proc/{pid}/status")) or b"").decode(errors="replace")
-        states = (line.partition(":")[2].strip() for line in status.splitlines() if line.startswith("State:"))
-        return next(states, "")
-
-
-def known_agents(system: System, layout: Layout) -> list[str]:
-    """The agents that are set up on this host or run on it: by kept spec, units, records and live listeners.
-
-    An agent that only has a mailbox has only ever sent, or read: nothing of it has to run.
-    """
-    spec = load_kept(system, layout.provision)
-    found = [agent.id for agent in spec.agents] if spec else []
-    for name in system.list(layout.units):
-        if name.startswith("swarmbus-") and name.endswith(".service") and name != BROKER_UNIT:
-            found.append(name.removeprefix("swarmbus-").removesuffix(".service"))
-    prefix = agent_process("")
-    for name in system.list(layout.processes):
-        if name.startswith(prefix) and name.endswith(".json"):
-            found.append(name.removeprefix(prefix).removesuffix(".json"))
-    found += [name for name in system.list(layout.state) if _listener_pid(system, layout, name) is not None]
-    return list(dict.fromkeys(found))
-
-
-def _assignments(text: str) -> dict[str, str]:
-    """``A=b "C=d e"`` as ``systemctl show`` prints Environment, or a line each as show-environment does."""
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        return {}
-    return _pairs(words)
-
-
-def _pairs(lines: Iterable[str]) -> dict[str, str]:
-    """``NAME=value`` as a mapping; lines without a sign are passed over."""
-    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign}
-
-
-def _listener_pid(system: System, layout: Layout, agent: str) -> int | None:
-    """Of the daemon that holds an agent's lock; None if nobody or only a reader does."""
-    held = system.lock_holder(layout.agent_dir(agent) / "listener.lock")
-    try:
-        said = json.loads(held or b"null")
-        return int(said["pid"]) if said["role"] == "listener" else None
-    except (ValueError, TypeError, KeyError):
-        return None

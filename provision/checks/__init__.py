@@ -14,11 +14,27 @@ from swarmbus.provision.checks import (  # noqa: F401  # for the checks that the
     agent_listener,
     agent_mail,
     agent_presence,
+    agent_state,
+    agent_wakes,
     broker,
+    broker_config,
+    broker_files,
+    broker_listeners,
+    broker_state,
+    broker_sys,
+    broker_tls,
     code,
+    host,
+    host_disk,
     mqtt,
+    mqtt_bus,
+    own,
+    own_health,
+    plugin,
     python,
     systemd,
+    systemd_unit,
+    tailscale,
 )
 from swarmbus.provision.checks.record import REGISTRY, Check, Finding, Status, check
 
@@ -26,7 +42,7 @@ __all__ = ["CATEGORIES", "CHECKS", "Check", "Finding", "Status", "check", "page"
 
 CHECKS: tuple[Check, ...] = REGISTRY.in_order()
 
-CATEGORIES = ("python", "systemd", "broker", "mqtt", "agent", "code")
+CATEGORIES = ("host", "python", "systemd", "tailscale", "broker", "mqtt", "agent", "code", "plugin", "own")
 """In the order in which they are told."""
 
 

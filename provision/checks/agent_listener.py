@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from swarmbus.provision.checks.commands import restart_listener, start_listener
+from swarmbus.provision.checks.commands import (
+    repair_by_restart,
+    repair_by_start,
+    restart_listener,
+    start_listener,
+)
 from swarmbus.provision.checks.record import Finding, Status, check
 from swarmbus.provision.facts import Facts
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import agent_unit
 
 
 @check(
     "agent.listener-running",
     "its listener runs",
-    after=("systemd.unit-missing", "systemd.unit-masked", "systemd.unit-failed"),
-    consequence_of=("agent.mailbox", "agent.inbox-writable"),
+    after=("systemd.unit-missing", "systemd.unit-masked", "systemd.unit-syntax", "systemd.unit-failed"),
+    consequence_of=("agent.mailbox", "agent.inbox-writable", "agent.id-elsewhere", "systemd.exec-missing"),
 )
 def listener_running(facts: Facts, agent: str) -> Iterator[Finding]:
     """By the lock that a daemon holds, and its process."""
@@ -24,14 +29,15 @@ def listener_running(facts: Facts, agent: str) -> Iterator[Finding]:
         yield Finding(Status.OK, f"pid {listener.pid}", evidence)
         return
     way = facts.supervision(agent)
-    if way == "systemd-user":
+    if way in ("systemd-user", "systemd-system"):
         unit = facts.unit(agent)
         message = f"no listener of {agent} runs: {agent_unit(agent)} is {unit['ActiveState']}"
     elif way == "processes":
         message = f"no listener of {agent} runs: the process that swarmbus init started has ended"
     else:
         message = f"no listener of {agent} runs on this host"
-    yield Finding(Status.FAIL, message, {"kept running by": way}, start_listener(facts, agent))
+    fix, repair = start_listener(facts, agent), repair_by_start(facts, agent)
+    yield Finding(Status.FAIL, message, {"kept running by": way}, fix, repair=repair)
 
 
 @check(
@@ -48,10 +54,12 @@ def listener_connected(facts: Facts, agent: str) -> Iterator[Finding]:
         message = (
             f"its listener serves {there[0]}:{there[1]}, the settings here name {here.broker}:{here.port}"
         )
-        yield Finding(Status.FAIL, message, evidence, start_over(facts, agent))
+        repair = repair_by_restart(facts, agent)
+        yield Finding(Status.FAIL, message, evidence, start_over(facts, agent), repair=repair)
     elif not status["connected"]:
         message = f"its listener has no connection: {status['last_error'] or 'it is still connecting'}"
-        yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent))
+        repair = repair_by_restart(facts, agent)
+        yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent), repair=repair)
 
 
 @check(
@@ -67,7 +75,8 @@ def control_socket(facts: Facts, agent: str) -> Iterator[Finding]:
         message = f"its listener{pid} takes messages, but does not answer on its control socket"
         path = facts.layout.agent_dir(agent) / "control.sock"
         evidence = {"socket": str(path), "there": facts.stat(path) is not None}
-        yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent))
+        repair = repair_by_restart(facts, agent)
+        yield Finding(Status.FAIL, message, evidence, restart_listener(facts, agent), repair=repair)
 
 
 def start_over(facts: Facts, agent: str) -> tuple[str, ...]:

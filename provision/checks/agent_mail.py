@@ -24,6 +24,7 @@ def quarantine(facts: Facts, agent: str) -> Iterator[Finding]:
             message,
             {pile.kind: pile.count for pile in piles},
             _look_or_drop(agent),
+            count=count,
         )
 
 
@@ -43,6 +44,7 @@ def dead_letters(facts: Facts, agent: str) -> Iterator[Finding]:
                 message,
                 {"handler": pile.handler, "count": pile.count},
                 _look_or_drop(agent),
+                count=pile.count,
             )
 
 
@@ -71,6 +73,7 @@ def outbound_stuck(facts: Facts, agent: str) -> Iterator[Finding]:
                 swarmbus("outbox", "--agent-id", agent, "--retry", "all"),
                 swarmbus("outbox", "--agent-id", agent, "--drop", "all"),
             ),
+            count=stuck.count,
         )
 
 

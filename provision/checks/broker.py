@@ -9,7 +9,22 @@ from swarmbus.provision.checks.record import Finding, Status, check
 from swarmbus.provision.facts import CouldNotLook, Facts
 
 
-@check("broker.running", "the broker of this machine runs", scope="broker", timeout=25.0)
+@check(
+    "broker.running",
+    "the broker of this machine runs",
+    scope="broker",
+    consequence_of=(
+        "broker.config-duplicate",
+        "broker.config-invalid",
+        "broker.files-unreadable",
+        "broker.installed",
+        "broker.listener-address",
+        "broker.no-loopback-listener",
+        "broker.start-limit",
+        "broker.unit-masked",
+    ),
+    timeout=25.0,
+)
 def running(facts: Facts, broker: str) -> Iterator[Finding]:
     """By the connection that `mqtt.connect` reports on; systemd is only asked why."""
     settings = facts.settings_at(broker)
@@ -25,6 +40,7 @@ def running(facts: Facts, broker: str) -> Iterator[Finding]:
         f"nothing listens on port {settings.port} of this machine{why}",
         {"host": settings.broker, "port": settings.port, "kept running by": way, **evidence},
         restart_broker(facts, agent),
+        repair=("broker",),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from swarmbus.errors import BrokerRefused, ConfigError, SwarmbusError
 from swarmbus.provision.bus import Visit
 from swarmbus.provision.canary import CanaryResult
-from swarmbus.provision.checks.commands import restart_listener
+from swarmbus.provision.checks.commands import repair_by_restart, restart_listener
 from swarmbus.provision.checks.record import Finding, Status, check
 from swarmbus.provision.facts import Facts
 
@@ -16,7 +16,22 @@ _DEAF_AFTER = 60.0
 """Seconds without the daemon's own marker, which it sends every 20; at 40 it has dropped the connection."""
 
 
-@check("mqtt.connect", "the broker lets us in", scope="broker", after=("broker.running",), timeout=25.0)
+@check(
+    "mqtt.connect",
+    "the broker lets us in",
+    scope="broker",
+    after=("broker.running",),
+    consequence_of=(
+        "broker.local-only",
+        "broker.tls-absent",
+        "broker.tls-expiry",
+        "broker.tls-name",
+        "broker.tls-untrusted",
+        "broker.websockets",
+        "mqtt.name",
+    ),
+    timeout=25.0,
+)
 def connect(facts: Facts, broker: str) -> Iterator[Finding]:
     """One connection, and the reason code of its CONNACK."""
     visit = facts.visit(broker)
@@ -50,6 +65,7 @@ def _evidence(visit: Visit) -> dict[str, object]:
     "mqtt.canary",
     "a message comes through",
     after=("mqtt.connect", "agent.listener-running", "agent.listener-connected"),
+    consequence_of=("mqtt.acl-publish",),
     timeout=25.0,
 )
 def canary(facts: Facts, agent: str) -> Iterator[Finding]:
@@ -60,7 +76,9 @@ def canary(facts: Facts, agent: str) -> Iterator[Finding]:
         yield Finding(Status.OK, f"stored and confirmed in {result.total:.0f} ms", evidence)
         return
     message = f"stopped at the hop '{result.failed}': {result.reason}{_why(facts, agent, result)}"
-    yield Finding(Status.FAIL, message, {"failed": result.failed, **evidence}, _fix(facts, agent, result))
+    fix = _fix(facts, agent, result)
+    repair = repair_by_restart(facts, agent) if fix else ()
+    yield Finding(Status.FAIL, message, {"failed": result.failed, **evidence}, fix, repair=repair)
 
 
 def _why(facts: Facts, agent: str, result: CanaryResult) -> str:

@@ -26,6 +26,11 @@ class Status(StrEnum):
     CRASH = "crash"
     """The check itself is at fault."""
 
+    @property
+    def badness(self) -> int:
+        """The higher the worse."""
+        return list(Status).index(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -36,6 +41,10 @@ class Finding:
         evidence: What was measured, by name.
         fix: Commands for a shell, as they are to be typed; the first is preferred.
         subject: What it is about, where that is more exact than the broker or agent the check was run for.
+        repair: What ``--fix`` has the engine put in order again: ids or groups of resources
+            (``linger:pi``, ``agent:coder``), or ``restart:AGENT`` for its listener daemon; empty where a
+            human has to decide.
+        count: How many of it there are, where more is worse: a mute ends when it grows.
     """
 
     status: Status
@@ -43,6 +52,8 @@ class Finding:
     evidence: Mapping[str, object] = field(default_factory=dict)
     fix: tuple[str, ...] = ()
     subject: str = ""
+    repair: tuple[str, ...] = ()
+    count: int | None = None
 
 
 Run = Callable[[Facts, str], Iterable[Finding]]
@@ -59,6 +70,7 @@ class Check:
         after: Codes of checks without which this one means nothing: if one fails, this one is not run.
         consequence_of: Codes of checks that explain a failure of this one: if both fail, the other is told.
         timeout: Seconds; then it could not look.
+        on_request: Whether it is left out unless it is asked for.
     """
 
     code: str
@@ -68,6 +80,7 @@ class Check:
     after: tuple[str, ...] = ()
     consequence_of: tuple[str, ...] = ()
     timeout: float = 10.0
+    on_request: bool = False
 
     @property
     def category(self) -> str:
@@ -90,6 +103,7 @@ class Registry:
         after: tuple[str, ...] = (),
         consequence_of: tuple[str, ...] = (),
         timeout: float = 10.0,
+        on_request: bool = False,
     ) -> Callable[[Run], Run]:
         """Decorator: the function below is the check of this code.
 
@@ -100,7 +114,7 @@ class Registry:
             raise ValueError(f"two checks with the code {code}")
 
         def register(run: Run) -> Run:
-            self._checks[code] = Check(code, title, run, scope, after, consequence_of, timeout)
+            self._checks[code] = Check(code, title, run, scope, after, consequence_of, timeout, on_request)
             return run
 
         return register

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from swarmbus.provision.checks.commands import end, init, systemctl_user
+from swarmbus.provision.checks.commands import end, init, repair_by_restart
 from swarmbus.provision.checks.record import Finding, Status, check
 from swarmbus.provision.facts import CouldNotLook, Facts
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import AgentUnit, agent_unit
 
 _LINGER = Path("/var/lib/systemd/linger")  # logind's own record: one empty file a user
 _SHOWN = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus")
@@ -40,6 +40,7 @@ def linger(facts: Facts, _: str) -> Iterator[Finding]:
             {"file": str(_LINGER / user)},
             # Without polkit, or by its rules, logind may refuse a user what concerns only himself.
             (f"loginctl enable-linger {user} || sudo loginctl enable-linger {user}",),
+            repair=(f"linger:{user}",),
         )
 
 
@@ -84,16 +85,18 @@ def unit_missing(facts: Facts, agent: str) -> Iterator[Finding]:
         message = f"its listener runs, but nothing starts it after a reboot: {agent_unit(agent)} is not there"
         yield Finding(Status.INFO, message, _evidence(unit), (init(agent),))
         return
-    yield Finding(Status.FAIL, f"there is no {agent_unit(agent)}", _evidence(unit), (init(agent),))
+    message = f"there is no {agent_unit(agent)}"
+    yield Finding(Status.FAIL, message, _evidence(unit), (init(agent),), repair=(f"agent:{agent}",))
 
 
 @check("systemd.unit-masked", "its unit is not masked", after=("systemd.user-bus", "systemd.unit-missing"))
 def unit_masked(facts: Facts, agent: str) -> Iterator[Finding]:
     """By LoadState."""
-    unit, name = _loaded(facts, agent), agent_unit(agent)
+    unit, ours = _loaded(facts, agent)
     if unit["LoadState"] == "masked":
-        fix = (systemctl_user("unmask", name), init(agent))
-        yield Finding(Status.FAIL, f"{name} is masked: systemd refuses to start it", _evidence(unit), fix)
+        fix = (ours.command("unmask"), init(agent))
+        message = f"{ours.name} is masked: systemd refuses to start it"
+        yield Finding(Status.FAIL, message, _evidence(unit), fix)
 
 
 @check(
@@ -103,37 +106,50 @@ def unit_masked(facts: Facts, agent: str) -> Iterator[Finding]:
 )
 def unit_disabled(facts: Facts, agent: str) -> Iterator[Finding]:
     """By UnitFileState."""
-    unit, name = _loaded(facts, agent), agent_unit(agent)
+    unit, ours = _loaded(facts, agent)
     if unit["UnitFileState"] not in ("enabled", "static", "alias", "linked", "generated"):
-        message = f"{name} is {unit['UnitFileState'] or 'not enabled'}: it does not start at boot"
-        yield Finding(Status.WARN, message, _evidence(unit), (systemctl_user("enable", name),))
+        message = f"{ours.name} is {unit['UnitFileState'] or 'not enabled'}: it does not start at boot"
+        fix, repair = (ours.command("enable"),), (f"unit:{ours.manager}:{ours.name}",)
+        yield Finding(Status.WARN, message, _evidence(unit), fix, repair=repair)
 
 
 @check(
     "systemd.unit-failed",
     "its unit stays up",
     after=("systemd.unit-missing", "systemd.unit-masked"),
-    consequence_of=("agent.mailbox", "agent.inbox-writable"),
+    consequence_of=(
+        "agent.mailbox",
+        "agent.inbox-writable",
+        "host.disk-space",
+        "host.fs-readonly",
+        "python.interpreter-missing",
+        "python.venv-version",
+        "systemd.exec-missing",
+        "systemd.sandbox-denied",
+        "systemd.unit-syntax",
+    ),
 )
 def unit_failed(facts: Facts, agent: str) -> Iterator[Finding]:
     """By ActiveState, SubState and Result."""
-    unit, name = _loaded(facts, agent), agent_unit(agent)
+    unit, ours = _loaded(facts, agent)
     again = unit["SubState"] == "auto-restart"
     if unit["ActiveState"] == "failed" or again:
         how = "fails again and again" if again else "has failed"
-        message = f"{name} {how}: {unit['Result']}, exit status {unit['ExecMainStatus']}"
-        start = f"{systemctl_user('reset-failed', name)} && {systemctl_user('start', name)}"
+        message = f"{ours.name} {how}: {unit['Result']}, exit status {unit['ExecMainStatus']}"
+        start = f"{ours.command('reset-failed')} && {ours.command('start')}"
+        repair: tuple[str, ...] = (f"unit:{ours.manager}:{ours.name}",)
         if unit["Result"] == "exit-code" and unit["ExecMainStatus"] == "3":
-            message = f"{name} has failed: another listener of {agent} runs on this host"
+            message = f"{ours.name} has failed: another listener of {agent} runs on this host"
             other = facts.listener(agent)
             if other is not None:
                 message += f", pid {other.pid}"
                 start = f"{end(other)} && {start}"
+            repair = ()
         fix = (
             start,
-            f"journalctl --user-unit {name} -n 20 --no-pager",
+            f"{ours.journal} --no-pager",
         )
-        yield Finding(Status.FAIL, message, _evidence(unit), fix)
+        yield Finding(Status.FAIL, message, _evidence(unit), fix, repair=repair)
 
 
 @check(
@@ -143,27 +159,34 @@ def unit_failed(facts: Facts, agent: str) -> Iterator[Finding]:
 )
 def reload_pending(facts: Facts, agent: str) -> Iterator[Finding]:
     """By NeedDaemonReload."""
-    unit, name = _loaded(facts, agent), agent_unit(agent)
+    unit, ours = _loaded(facts, agent)
     if unit["NeedDaemonReload"] == "yes":
-        reload, restart = systemctl_user("daemon-reload"), systemctl_user("restart", name)
-        message = f"{name} or a drop-in was changed, and systemd still has the old one"
-        yield Finding(Status.FAIL, message, {"NeedDaemonReload": "yes"}, (f"{reload} && {restart}",))
+        reload, restart = f"{ours.systemctl} daemon-reload", ours.command("restart")
+        message = f"{ours.name} or a drop-in was changed, and systemd still has the old one"
+        again = (f"{ours.manager}:daemon-reload", *repair_by_restart(facts, agent))
+        fix = (f"{reload} && {restart}",)
+        yield Finding(Status.FAIL, message, {"NeedDaemonReload": "yes"}, fix, repair=again)
 
 
 def _need_units(facts: Facts) -> None:
+    """Go on only where something needs the user's systemd: a unit of his, or a wake command."""
     if not facts.has_systemd():
         raise CouldNotLook("systemd does not run here")
-    if all(facts.supervision(agent) != "systemd-user" for agent in facts.agents):
-        raise CouldNotLook(
-            f"{' and '.join(facts.agents)} {'has' if len(facts.agents) == 1 else 'have'} no unit"
-        )
+    ways = {agent: facts.supervision(agent) for agent in facts.agents}
+    if "systemd-user" in ways.values():
+        return
+    if of_system := [agent for agent, way in ways.items() if way == "systemd-system"]:
+        if any(facts.settings[agent].invoke for agent in of_system):
+            return
+        raise CouldNotLook(f"the system's systemd runs {' and '.join(of_system)}, not the user's")
+    raise CouldNotLook(f"{' and '.join(facts.agents)} {'has' if len(facts.agents) == 1 else 'have'} no unit")
 
 
-def _loaded(facts: Facts, agent: str) -> dict[str, str]:
+def _loaded(facts: Facts, agent: str) -> tuple[Mapping[str, str], AgentUnit]:
     unit = facts.unit(agent)
     if unit["LoadState"] == "not-found":
         raise CouldNotLook(f"{agent} has no unit")
-    return dict(unit)
+    return unit, facts.unit_of(agent)
 
 
 def _evidence(unit: Mapping[str, str]) -> dict[str, str]:

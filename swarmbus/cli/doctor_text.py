@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import groupby
 from typing import Final
 
 from swarmbus.cli import output
 from swarmbus.inbox_file import one_line
 from swarmbus.provision.checks import Status
-from swarmbus.provision.doctor import Report, Result
+from swarmbus.provision.report import AMISS, Report, Result
 
-_COLOURS: Final = {
+COLOURS: Final = {
     Status.OK: output.GREEN,
     Status.INFO: output.DIM,
     Status.SKIP: output.DIM,
@@ -19,7 +20,8 @@ _COLOURS: Final = {
     Status.FAIL: output.RED,
     Status.CRASH: output.RED,
 }
-_BAD: Final = (Status.WARN, Status.FAIL, Status.CRASH)
+_WITH_TIMES: Final = ("mqtt.canary", "agent.wake-path")
+"""Checks whose measure is shown also where all is well: what each hop took."""
 _INDENT: Final = " " * 6
 
 
@@ -29,10 +31,10 @@ def as_text(report: Report, *, verbose: bool = False) -> str:
     Args:
         verbose: Also each skipped check by itself, evidence of what is well, and tracebacks.
     """
-    lines = [f"swarmbus doctor on {report.host}: {', '.join(report.agents)}"]
+    lines = [one_line(f"swarmbus doctor on {report.host}: {', '.join(report.agents)}")]
     for category, results in groupby(report.results, key=lambda result: result.check.category):
         lines += ["", output.paint(category, output.BOLD), *_category(list(results), verbose=verbose)]
-    return "\n".join([*lines, "", _summary(report), ""])
+    return "\n".join([*lines, "", summary(report), ""])
 
 
 def _category(results: list[Result], *, verbose: bool) -> Iterator[str]:
@@ -45,18 +47,27 @@ def _category(results: list[Result], *, verbose: bool) -> Iterator[str]:
 
 
 def _result(result: Result, width: int, *, verbose: bool) -> Iterator[str]:
-    mark = output.paint(f"{result.status:<5}", _COLOURS[result.status])
-    subject = f"{one_line(result.subject)}: " if result.subject else ""
-    words = one_line(result.message) if result.message else result.check.title
-    yield f"{mark} {result.check.code:<{width}}  {subject}{words}"
-    if result.status in _BAD or result.check.code == "mqtt.canary" or verbose:
+    mark = output.paint(f"{result.status:<5}", COLOURS[result.status])
+    if result.muted is not None:
+        until = datetime.fromtimestamp(result.muted).astimezone().strftime("%Y-%m-%d %H:%M")
+        line = f"{result.status:<5} {result.check.code:<{width}}  {headline(result)} (muted until {until})"
+        yield output.paint(line, output.DIM)
+        return
+    yield f"{mark} {result.check.code:<{width}}  {headline(result)}"
+    if result.status in AMISS or result.check.code in _WITH_TIMES or verbose:
         yield from _evidence(result)
-    if result.status in _BAD or (verbose and result.fix):
+    if result.status in AMISS or (verbose and result.fix):
         for number, command in enumerate(result.fix):
-            yield f"{_INDENT}{'or: ' if number else 'fix:'} {command}"
+            yield f"{_INDENT}{'or: ' if number else 'fix:'} {one_line(command)}"
         yield f"{_INDENT}more: swarmbus doctor --explain {result.check.code}"
     if verbose and result.detail:
-        yield from (f"{_INDENT}{line}" for line in result.detail.splitlines())
+        yield from (f"{_INDENT}{one_line(line)}" for line in result.detail.splitlines())
+
+
+def headline(result: Result) -> str:
+    """What it is about and what was found, in one line that does nothing to a terminal."""
+    subject = f"{one_line(result.subject)}: " if result.subject else ""
+    return f"{subject}{one_line(result.message) if result.message else result.check.title}"
 
 
 def _evidence(result: Result) -> Iterator[str]:
@@ -82,7 +93,8 @@ def _skipped(results: Iterable[Result]) -> Iterator[str]:
         yield output.paint(f"skip  {codes}: {reason}", output.DIM)
 
 
-def _summary(report: Report) -> str:
+def summary(report: Report) -> str:
+    """How many of each, in one line."""
     words = {
         "fail": "failed",
         "crash": "crashed",
@@ -90,6 +102,7 @@ def _summary(report: Report) -> str:
         "ok": "ok",
         "info": "to know",
         "skip": "skipped",
+        "muted": "muted",
     }
     counts = [f"{report.summary[status]} {word}" for status, word in words.items() if report.summary[status]]
     consequences: dict[str, int] = {}

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from tests.bench import million
+from tests.bench import doctor, million
 from tests.bench.side import Side
 from tests.lab.peers import peer
 
@@ -39,8 +39,9 @@ def main() -> None:
         theirs = Side("theirs", peer(PEER), folder / "theirs", senders_listen=False)
         with ours, theirs:
             table = _paired(ours, theirs, quick, talk)
+        looks = doctor.measure(Path(sys.executable).parent, peer(PEER), folder, 3 if quick else 15)
         stored = _stored(folder, quick, talk)
-    text = _page(table, stored)
+    text = _page(table, looks, stored)
     if not quick:
         PAGE.write_text(text)
     print(text)
@@ -127,7 +128,11 @@ def _stored(folder: Path, quick: bool, talk: Console) -> list[tuple[str, float, 
     return [(name, few[name] * 1000, many[name] * 1000) for name in few]
 
 
-def _page(table: list[tuple[str, str, float, float, float]], stored: list[tuple[str, float, float]]) -> str:
+def _page(
+    table: list[tuple[str, str, float, float, float]],
+    looks: doctor.Looks,
+    stored: list[tuple[str, float, float]],
+) -> str:
     lines = [
         "# Benchmarks",
         "",
@@ -141,6 +146,17 @@ def _page(table: list[tuple[str, str, float, float, float]], stored: list[tuple[
         "| what | unit | swarmbus | peer | ratio |",
         "|---|---|---:|---:|---:|",
         *(f"| {what} | {unit} | {a:,.1f} | {b:,.1f} | {ratio:.2f} |" for what, unit, a, b, ratio in table),
+        "",
+        "## A look at a healthy host",
+        "",
+        f"`swarmbus doctor` with five agents, {looks.checks} findings, a message through each listener; the"
+        " peer's with one",
+        "agent and seven checks.",
+        "",
+        "| what | swarmbus | peer |",
+        "|---|---:|---:|",
+        f"| elapsed time | {looks.ours.wall:.0f} ms | {looks.theirs.wall:.0f} ms |",
+        f"| processor time, ratio {looks.ratio:.2f} | {looks.ours.cpu:.0f} ms | {looks.theirs.cpu:.0f} ms |",
         "",
         "## What is stored costs nothing",
         "",

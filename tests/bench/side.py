@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,9 +34,12 @@ class Side:
         program: The folder of its ``python`` and ``swarmbus``.
         home: A folder for its files.
         senders_listen: Whether ``planner``, who sends, has a listener daemon too.
+        more: Others that have one.
     """
 
-    def __init__(self, name: str, program: Path, home: Path, *, senders_listen: bool) -> None:
+    def __init__(
+        self, name: str, program: Path, home: Path, *, senders_listen: bool, more: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.program = program
         self.home = home
@@ -44,7 +48,7 @@ class Side:
         self.inbox = home / "coder-inbox.md"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SWARMBUS", "XDG"))}
         self.environment = {**kept, "HOME": str(home)}
-        self._ids = ["coder", "planner"] if senders_listen else ["coder"]
+        self._ids = ["coder", *(["planner"] if senders_listen else []), *more]
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -120,9 +124,19 @@ class Side:
             time.sleep(0.002)
         return time.perf_counter()
 
-    def run(self, *arguments: str) -> Cost:
-        """Run ``swarmbus`` with arguments and take its cost."""
-        return self._cost([str(self.program / "swarmbus"), *arguments])
+    def run(self, *arguments: str, fails: bool = False) -> Cost:
+        """Run ``swarmbus`` with arguments and take its cost.
+
+        Args:
+            fails: Whether it may end with another status than 0.
+        """
+        return self._cost([str(self.program / "swarmbus"), *arguments], fails=fails)
+
+    def output(self, *arguments: str) -> str:
+        """Run ``swarmbus`` with arguments; what it printed."""
+        command = [str(self.program / "swarmbus"), *arguments]
+        done = subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True)
+        return done.stdout
 
     def send(self, body: str = "hello") -> Cost:
         """Send one message from planner to coder by the command line."""
@@ -160,10 +174,10 @@ class Side:
         )
         return listed.stdout.split()
 
-    def _cost(self, command: list[str]) -> Cost:
+    def _cost(self, command: list[str], *, fails: bool) -> Cost:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.perf_counter()
-        subprocess.run(command, env=self.environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=self.environment, check=not fails, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - began
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)

@@ -282,7 +282,7 @@ def test_a_wake_command_that_may_not_be_run_is_mended_by_the_fix(broker: Broker,
 
 def test_a_wake_command_that_fails_is_a_warning(broker: Broker, home: Path) -> None:
     with Listener("coder", broker, "--invoke=false"):
-        asyncio.run(AgentBus("planner", broker.host, broker.port).send("coder", "s", "b"))
+        asyncio.run(AgentBus("planner", broker.host, broker.port).send("coder", "s", "b", priority="high"))
         _wait(lambda: _handler("invoke")["attempts"])
         assert _bad(_doctor(broker)) == [("agent.wake-failing", "warn")]
 

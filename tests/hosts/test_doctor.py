@@ -163,7 +163,7 @@ def test_what_no_handler_could_do_is_told_until_it_is_dropped(host: Host) -> Non
     config = "~/.config/swarmbus/config.toml"
     type_(f"cp {config} kept.toml && swarmbus init --agent-id coder --invoke false --yes")
     type_(f"sed -i '1i invoke_attempts = 1' {config} && systemctl --user restart {UNIT}")
-    type_("swarmbus send --agent-id coder --to coder --subject s --body b --wait stored")
+    type_("swarmbus send --agent-id coder --to coder --subject s --body b --priority high --wait stored")
     type_("until swarmbus quarantine --agent-id coder | grep invoke; do sleep 0.2; done")
     type_(f"mv kept.toml {config} && systemctl --user restart {UNIT}")
     look, drop = _mended(type_, "agent.dead-letters", commands=None)

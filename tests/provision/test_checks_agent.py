@@ -41,6 +41,7 @@ def _outbox(host: Host) -> None:
 def _invoke(command: str, *, there: bool = False) -> Break:
     def breaking(host: Host) -> None:
         host.status["invoke"] = command
+        host.set(invoke=command, tls=True)
         if there:
             host.system.put(command, "not executable")
 

@@ -123,7 +123,7 @@ def test_what_is_amiss_is_told(code: str, breaking: Break, words: str) -> None:
 @pytest.mark.parametrize(
     ("breaking", "code"),
     [
-        (_no_broker, "broker.running"),
+        (_no_broker, "broker.start-limit"),
         (_hanging_broker, "mqtt.connect"),
         (_refused, "mqtt.connect"),
         (_stopped, "mqtt.canary"),

@@ -152,3 +152,50 @@ def test_all_units_are_asked_about_by_one_process() -> None:
     shows = [argv for argv in host.system.ran if argv[:3] == ("systemctl", "--user", "show")]
     assert len(shows) == 1
     assert UNIT in shows[0]
+
+
+# units of the system
+
+
+def test_a_healthy_agent_of_the_system_needs_neither_linger_nor_a_systemd_of_the_user() -> None:
+    host = Host()
+    host.under_the_system()
+    report = host.doctor()
+    assert bad(report) == []
+    skipped = {result.check.code: result.message for result in report.results if result.status == "skip"}
+    assert set(skipped) == {"systemd.linger", "systemd.user-bus"}
+    assert skipped["systemd.linger"] == "the system's systemd runs coder, not the user's"
+
+
+def test_an_agent_of_the_system_with_a_wake_command_needs_both() -> None:
+    host = Host()
+    host.under_the_system()
+    host.set(invoke="/bin/true")
+    assert host.ask("systemd.linger").status == "fail"
+    assert host.ask("systemd.user-bus").status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("code", "breaking", "fix"),
+    [
+        ("systemd.unit-masked", _unit(LoadState="masked"), f"sudo systemctl unmask {UNIT}"),
+        ("systemd.unit-disabled", _unit(UnitFileState="disabled"), f"sudo systemctl enable {UNIT}"),
+        (
+            "systemd.unit-failed",
+            _unit(ActiveState="failed", Result="signal"),
+            f"sudo systemctl reset-failed {UNIT} && sudo systemctl start {UNIT}",
+        ),
+        (
+            "systemd.reload-pending",
+            _unit(NeedDaemonReload="yes"),
+            f"sudo systemctl daemon-reload && sudo systemctl restart {UNIT}",
+        ),
+        ("agent.listener-running", Host.without_listener, f"sudo systemctl start {UNIT}"),
+    ],
+)
+def test_fixes_name_the_manager_that_has_the_unit(code: str, breaking: Break, fix: str) -> None:
+    host = Host()
+    host.under_the_system()
+    breaking(host)
+    result = host.ask(code)
+    assert (result.status in ("warn", "fail"), result.fix[0]) == (True, fix)
