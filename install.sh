@@ -17,13 +17,15 @@ min_minor=11 # of Python 3; pyproject.toml: requires-python
 
 usage() {
     cat <<'TEXT'
-Usage: ./install.sh [--no-init] [options of `swarmbus init`]
+Usage: ./install.sh [--no-init] [--with-mcp | --without-mcp] [options of `swarmbus init`]
 
 Installs swarmbus from this checkout (as root into /opt/swarmbus, else into ~/.local), then runs `swarmbus init`
 with the options given; without any, init sets up one agent named after this host. Run it again to upgrade.
 
-  --no-init    only install
-  -h, --help   show this
+  --no-init       only install
+  --with-mcp      with what `swarmbus mcp-server` needs; stays so
+  --without-mcp   without it [at first]
+  -h, --help      show this
 
 Where there is no terminal to ask on, init is given --yes. The exit status is that of init; 1 when the installation
 failed, 3 when another swarmbus is in the way.
@@ -255,8 +257,13 @@ stamp() {
     cat "$1"/lib/python3*/site-packages/swarmbus-*.dist-info/RECORD 2>/dev/null | sha256sum
 }
 
+# The extras that environment $1 was made with. `swarmbus upgrade` reads this file too, and copies it.
+extras_of() {
+    cat "$1/.extras" 2>/dev/null || true
+}
+
 up_to_date() {
-    [ -e "$venv/.installed-from" ] && [ "$(cat "$venv/.installed-from")" = "$(stamp "$venv")" ] && works "$venv"
+    [ "$(extras_of "$venv")" = "$extras" ] && [ -e "$venv/.installed-from" ] && [ "$(cat "$venv/.installed-from")" = "$(stamp "$venv")" ] && works "$venv"
 }
 
 works() {
@@ -286,13 +293,15 @@ install_environment() {
     make_new || die_without_python
     # --no-user: where pip's configuration says user = true, it refuses to install into an environment.
     step "installing swarmbus $version and what it depends on" \
-        "$new/bin/python" -I -m pip install --no-input --no-user --disable-pip-version-check "$here" ||
+        "$new/bin/python" -I -m pip install --no-input --no-user --disable-pip-version-check \
+        "$here${extras:+[$extras]}" ||
         die 1 "pip could not install swarmbus: $(complaint)" \
             "It needs its package index, or a wheelhouse (pip config list); run this again when that can be reached."
     if ! step "trying it" works "$new"; then
         die 1 "what was installed does not run: $(complaint)"
     fi
     point_scripts_at_venv
+    printf '%s\n' "$extras" >"$new/.extras"
     stamp "$new" >"$new/.installed-from"
     if [ -d "$venv" ] && [ ! -L "$venv" ]; then
         mv "$venv" "$prefix/venv-replaced-$$" # made by hand; goes with the other old ones below
@@ -375,6 +384,7 @@ put_on_path() {
 # ---- main ---------------------------------------------------------------------------------------------------------
 
 run_init=yes
+mcp= # with, without, or as it was
 left=$#
 while [ "$left" -gt 0 ]; do
     argument=$1
@@ -382,6 +392,8 @@ while [ "$left" -gt 0 ]; do
     left=$((left - 1))
     case $argument in
         --no-init) run_init=no ;;
+        --with-mcp) mcp=with ;;
+        --without-mcp) mcp=without ;;
         -h | --help)
             usage
             exit 0
@@ -398,6 +410,7 @@ if [ "$uid" = 0 ] && [ "${SUDO_UID:-0}" != 0 ]; then
     user=$(id -un "$SUDO_UID")
     say "started through sudo: going on as $user (to install for the whole host: env -u SUDO_UID $0)"
     [ "$run_init" = yes ] || set -- --no-init "$@"
+    [ -z "$mcp" ] || set -- "--$mcp-mcp" "$@"
     runuser -u "$user" -- test -r "$here/install.sh" ||
         die 1 "$user cannot read $here" "Move the checkout to where $user can read it, or: env -u SUDO_UID $0"
     runtime=/run/user/$SUDO_UID
@@ -422,6 +435,11 @@ else
 fi
 venv=$prefix/venv
 link=$bin/swarmbus
+case $mcp in
+    with) extras=mcp ;;
+    without) extras= ;;
+    *) extras=$(extras_of "$venv") ;;
+esac
 
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$here/swarmbus/version.py" 2>/dev/null) || version=
 [ -n "$version" ] || die 1 "$here is no checkout of swarmbus" "Run install.sh from inside the checkout."

@@ -16,6 +16,7 @@ import site
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -121,6 +122,55 @@ class Installation:
                 return f"it is {WAYS[self.kind]}", f"{pip} && swarmbus restart --all"
         return None
 
+    @property
+    def removal(self) -> str:
+        """The one command that takes the command itself off this host."""
+        match self.kind:
+            case "uv-tool":
+                return "uv tool uninstall swarmbus"
+            case "pipx":
+                return "pipx uninstall swarmbus"
+            case "linked-venv":
+                folder = self.prefix.parent
+                local = folder.parent.name == "share"
+                command = folder.parents[1] / "bin/swarmbus" if local else Path("/usr/local/bin/swarmbus")
+                return shlex.join(["rm", "-r", str(folder), str(command)])
+            case "debian":
+                return f"sudo apt-get purge {self.owner}"
+            case "container":
+                return "build an image without it, and start that"
+            case "user" | "system":
+                sudo = "sudo " if self.kind == "system" else ""
+                override = " --break-system-packages" if self.managed else ""
+                return f"{sudo}python3 -m pip uninstall{override} swarmbus"
+            case "venv" | "editable":
+                return shlex.join([str(self.python), "-m", "pip", "uninstall", "swarmbus"])
+
+    def command_for_extra(self, extra: str, requirements: Sequence[str]) -> str:
+        """What adds an extra to it.
+
+        Args:
+            extra: Its name.
+            requirements: What the extra stands for, for pip in the same environment.
+        """
+        with_extra = shlex.quote(f"{self.source or 'swarmbus'}[{extra}]")
+        match self.kind:
+            case "pipx":
+                return f"pipx install --force {with_extra}"
+            case "uv-tool":
+                return f"uv tool install --force {with_extra}"
+            case "linked-venv" if self.source and self.source[0] == "/" and not self.source.endswith(".whl"):
+                root = (
+                    "sudo env -u SUDO_UID " if self.prefix.is_relative_to("/opt") else ""
+                )  # or it is for one user
+                return f"{root}{shlex.quote(f'{self.source}/install.sh')} --no-init --with-{extra}"
+            case "debian":
+                return f"pipx install {with_extra}"
+            case "user" | "system" if self.managed:
+                return f"pipx install {with_extra}"
+        pip = [str(self.python), "-m", "pip", "install", *(["--user"] if self.kind == "user" else [])]
+        return shlex.join([*pip, *requirements])
+
 
 def _packages() -> Path:
     try:
@@ -165,8 +215,10 @@ def _in_environment(system: System, prefix: Path, number: str, source: str | Non
         asked = str(_table(metadata.get("main_package")).get("package_or_url") or "")
         return Installation("pipx", prefix, number, source, _extras(asked))
     seen = system.stat(prefix)
-    linked = seen is not None and seen.kind == "link" and (seen.target or "").startswith(f"{prefix.name}-")
-    return Installation("linked-venv" if linked else "venv", prefix, number, source)
+    if seen is None or seen.kind != "link" or not (seen.target or "").startswith(f"{prefix.name}-"):
+        return Installation("venv", prefix, number, source)
+    extras = (system.read(prefix / ".extras") or b"").decode(errors="replace").split()  # by install.sh
+    return Installation("linked-venv", prefix, number, source, tuple(extras))
 
 
 def _metadata(system: System, packages: Path) -> Path | None:

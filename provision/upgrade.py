@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from swarmbus.errors import CannotRun, ExitStatus, SwarmbusError
-from swarmbus.provision.apply import Event, Observer, Silent
 from swarmbus.provision.bus import Bus, LocalBus
 from swarmbus.provision.environments import Environments, Release
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.mailbox_copy import back_up, bring_back, schema_of
 from swarmbus.provision.restart import Restarted, Restarting
+from swarmbus.provision.run import Event, Observer, Silent
 from swarmbus.provision.spec import load_kept
 from swarmbus.provision.system import System
 from swarmbus.provision.upgrade_record import SCHEMA, Record, Stage, forget, save

@@ -14,13 +14,14 @@ from swarmbus.provision.bus import Bus
 from swarmbus.provision.checks import Status
 from swarmbus.provision.doctor import run_doctor
 from swarmbus.provision.environments import Environments
-from swarmbus.provision.facts import known_agents
 from swarmbus.provision.installation import Installation
 from swarmbus.provision.journal import Journal
+from swarmbus.provision.known_agents import known_agents
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.manifest import Manifest
+from swarmbus.provision.supervisors.launchd import agent_label
 from swarmbus.provision.supervisors.processes import agent_process
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import find_unit
 from swarmbus.provision.system import System
 from swarmbus.provision.upgrade_record import SCHEMA
 
@@ -144,8 +145,12 @@ def _version_of(system: System, source: Path) -> str:
 
 def _is_kept_running(system: System, layout: Layout, agent: str) -> bool:
     """Whether what init has set up starts its listener again."""
-    unit, record = layout.units / agent_unit(agent), layout.processes / f"{agent_process(agent)}.json"
-    return system.stat(unit) is not None or system.stat(record) is not None
+    records = (
+        layout.processes / f"{agent_process(agent)}.json",
+        layout.launch_agents / f"{agent_label(agent)}.plist",
+    )
+    with_unit = find_unit(system, layout, agent) is not None
+    return with_unit or any(system.stat(record) is not None for record in records)
 
 
 def _problems(system: System, layout: Layout, agents: Sequence[str], bus: Bus | None) -> tuple[str, ...]:

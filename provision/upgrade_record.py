@@ -13,6 +13,7 @@ from swarmbus.errors import CannotRun
 from swarmbus.provision.environments import Environments, Kept
 from swarmbus.provision.installation import Installation
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.private_folder import make_private_folder
 from swarmbus.provision.system import System
 
 SCHEMA = "swarmbus.upgrade/1"
@@ -68,10 +69,7 @@ def prepare(
     system: System, layout: Layout, here: Installation, requirement: str, agents: tuple[str, ...]
 ) -> Record:
     """Keep the old version, and write down what is going to be done."""
-    if system.stat(layout.provision) is None:
-        for folder in (layout.state, layout.provision):
-            if system.stat(folder) is None:
-                system.make_dir(folder, mode=0o700)
+    make_private_folder(system, layout.provision)
     stamp = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
     kept = Environments(system, layout, here).keep(stamp)
     record = Record(here, requirement, agents, kept, stamp)

@@ -171,7 +171,8 @@ def make_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         if tried.returncode != 0:
             pytest.skip(f"needs a mount namespace: {tried.stderr.strip()}")
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    extra = project["project"]["optional-dependencies"]["mcp"]
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *extra]
     wheels = tmp_path_factory.mktemp("wheels")
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
     ran = subprocess.run([*download, *wanted], capture_output=True, text=True)
@@ -307,10 +308,11 @@ def test_init_gets_the_options_and_its_status_is_ours(installed: Sandbox) -> Non
     assert "--no-such-option" in ran.stderr
 
 
-def test_help_names_both_options_and_installs_nothing(sandbox: Sandbox) -> None:
+def test_help_names_all_options_and_installs_nothing(sandbox: Sandbox) -> None:
     ran = sandbox.install("--help")
     assert ran.returncode == 0
-    assert "--no-init" in ran.stdout
+    for option in ("--no-init", "--with-mcp", "--without-mcp"):
+        assert option in ran.stdout
     assert list(sandbox.home.iterdir()) == []
 
 
@@ -365,6 +367,23 @@ def test_sudo_goes_on_as_the_user_who_called_it(installed: Sandbox) -> None:
 
 
 @needs_root
+def test_sudo_hands_the_choice_of_the_extra_on(installed: Sandbox) -> None:
+    """Without it there would be nothing to do; with it there is, and no index to do it with."""
+    ran = installed.install(
+        "--no-init",
+        "--with-mcp",
+        root=True,
+        SUDO_UID=str(NUMBER),
+        SUDO_USER=NAME,
+        PIP_NO_INDEX="1",
+        PIP_FIND_LINKS="/nowhere",
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert "already up to date" not in ran.stderr
+    assert "No matching distribution found" in ran.stderr
+
+
+@needs_root
 def test_root_does_not_run_a_python_that_a_user_could_have_written(sandbox: Sandbox) -> None:
     folder = sandbox.home / "bin"
     folder.mkdir()
@@ -401,6 +420,27 @@ def test_package_that_something_else_has_changed_is_not_up_to_date(installed: Sa
     assert "No matching distribution found" in ran.stderr
     assert len(_message(ran.stderr)) <= 3
     assert installed.run(str(installed.command), "--version").returncode == 0
+
+
+def test_extra_stays_as_chosen(installed: Sandbox) -> None:
+    python = str(installed.prefix / "venv/bin/python")
+
+    def has_mcp() -> bool:
+        return installed.run(python, "-I", "-c", "import swarmbus.mcp.server").returncode == 0
+
+    assert not has_mcp()
+    for options in (["--with-mcp"], []):
+        ran = installed.install("--no-init", *options)
+        assert ran.returncode == 0, ran.stderr
+        assert has_mcp()
+    assert "already up to date" in ran.stderr
+    # As after an upgrade, whose environment is not install.sh's, so that it makes one of its own.
+    (installed.prefix / "venv/.installed-from").unlink()
+    for options, wanted in ([], True), (["--without-mcp"], False):
+        ran = installed.install("--no-init", *options)
+        assert ran.returncode == 0, ran.stderr
+        assert "already up to date" not in ran.stderr
+        assert has_mcp() is wanted
 
 
 def _message(stderr: str) -> list[str]:

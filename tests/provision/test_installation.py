@@ -73,6 +73,18 @@ def test_pipx_by_its_metadata_although_uv_has_installed() -> None:
     assert (here.kind, here.extras) == ("pipx", ("mcp",))
 
 
+@pytest.mark.parametrize(("recorded", "extras"), [("mcp\n", ("mcp",)), ("\n", ()), (None, ())])
+def test_install_sh_by_its_link_with_the_extras_it_has_recorded(
+    recorded: str | None, extras: tuple[str, ...]
+) -> None:
+    system = _system()
+    system.link(str(VENV), "env-20260101000000-1")
+    if recorded is not None:
+        system.put(str(VENV / ".extras"), recorded)
+    here = detect(system, _interpreter())
+    assert (here.kind, here.extras) == ("linked-venv", extras)
+
+
 @pytest.mark.parametrize(
     ("url", "source"),
     [
@@ -149,3 +161,59 @@ def test_this_process_runs_from_somewhere_that_is_known(tmp_path: Path) -> None:
 
 def test_interpreter_keeps_the_path_that_outlives_a_version() -> None:
     assert Installation("linked-venv", Path("/x/venv")).python == Path("/x/venv/bin/python")
+
+
+@pytest.mark.parametrize(
+    ("here", "command"),
+    [
+        (Installation("pipx", VENV, source="/home/pi/my bus"), "pipx install --force '/home/pi/my bus[mcp]'"),
+        (Installation("uv-tool", VENV), "uv tool install --force 'swarmbus[mcp]'"),
+        (Installation("debian", Path("/usr"), owner="python3-swarmbus"), "pipx install 'swarmbus[mcp]'"),
+        (Installation("user", Path("/usr"), managed=True), "pipx install 'swarmbus[mcp]'"),
+        (Installation("user", Path("/usr")), "/usr/bin/python -m pip install --user 'mcp<3,>=2.3'"),
+        (
+            Installation("linked-venv", VENV, source="/home/pi/my bus"),
+            "'/home/pi/my bus/install.sh' --no-init --with-mcp",
+        ),
+        (
+            Installation("linked-venv", Path("/opt/swarmbus/venv"), source="/srv/bus"),
+            "sudo env -u SUDO_UID /srv/bus/install.sh --no-init --with-mcp",
+        ),
+        (
+            Installation("linked-venv", VENV, source="/tmp/swarmbus-2.0.0-py3-none-any.whl"),
+            f"{VENV}/bin/python -m pip install 'mcp<3,>=2.3'",
+        ),
+        (
+            Installation("editable", VENV, owner="/home/pi/bus"),
+            f"{VENV}/bin/python -m pip install 'mcp<3,>=2.3'",
+        ),
+    ],
+    ids=lambda given: getattr(given, "kind", ""),
+)
+def test_extra_is_added_in_the_way_of_the_installation(here: Installation, command: str) -> None:
+    assert here.command_for_extra("mcp", ["mcp<3,>=2.3"]) == command
+
+
+@pytest.mark.parametrize(
+    ("here", "command"),
+    [
+        (Installation("pipx", VENV), "pipx uninstall swarmbus"),
+        (Installation("uv-tool", VENV), "uv tool uninstall swarmbus"),
+        (
+            Installation("linked-venv", Path("/home/pi/.local/share/swarmbus/venv")),
+            "rm -r /home/pi/.local/share/swarmbus /home/pi/.local/bin/swarmbus",
+        ),
+        (
+            Installation("linked-venv", Path("/opt/swarmbus/venv")),
+            "rm -r /opt/swarmbus /usr/local/bin/swarmbus",
+        ),
+        (Installation("venv", VENV), "/home/pi/somewhere/env/bin/python -m pip uninstall swarmbus"),
+        (Installation("debian", Path("/usr"), owner="swarmbus"), "sudo apt-get purge swarmbus"),
+        (
+            Installation("user", Path("/usr"), managed=True),
+            "python3 -m pip uninstall --break-system-packages swarmbus",
+        ),
+    ],
+)
+def test_how_the_command_itself_is_removed(here: Installation, command: str) -> None:
+    assert here.removal == command

@@ -12,7 +12,7 @@ import pytest
 from swarmbus.errors import CannotRun, Conflict, ExitStatus, StorageError, UsageError
 from swarmbus.mailbox.store import SCHEMA_VERSION, Mailbox
 from swarmbus.provision.environments import Kept
-from swarmbus.provision.installation import Installation
+from swarmbus.provision.installation import Installation, Interpreter, detect
 from swarmbus.provision.journal import Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.mailbox_copy import back_up, bring_back, schema_of
@@ -67,6 +67,19 @@ def test_extras_are_asked_for_again() -> None:
     assert look(_system(), LAYOUT, here, Wish("1.2.0")).requirement == "swarmbus[mcp]==1.2.0"
     there = look(_system(), LAYOUT, here, Wish(source=Path("/home/pi/swarmbus")))
     assert there.requirement == "swarmbus[mcp] @ file:///home/pi/swarmbus"
+
+
+@pytest.mark.parametrize("wish", [Wish(), Wish("1.2.0"), Wish(source=Path("/home/pi/swarmbus"))])
+def test_extra_that_install_sh_has_recorded_is_asked_for_whatever_comes(wish: Wish) -> None:
+    site = PREFIX / "lib/python3.11/site-packages"
+    system = _system()
+    system.put(str(site / "swarmbus-1.0.0.dist-info/METADATA"))
+    system.put(str(site / "swarmbus-1.0.0.dist-info/direct_url.json"), '{"url": "file:///home/pi/swarmbus"}')
+    system.put(str(PREFIX / ".extras"), "mcp\n")
+    system.link(str(PREFIX), "venv-20260101000000-1")
+    interpreter = Interpreter(PREFIX, Path("/usr"), Path("/usr/lib/python3.11"), site, Path("/nowhere"))
+    plan = look(system, LAYOUT, detect(system, interpreter), wish)
+    assert plan.requirement.startswith("swarmbus[mcp]")
 
 
 @pytest.mark.parametrize(("version", "needless"), [("1.0.0", True), ("1.0.1", False)])
