@@ -5,9 +5,9 @@ The way of the data, each arrow one function, and only the last of them touches 
     facts   = host.gather(system, ...)            what is there          (read only)
     spec    = spec.merge(request, ...)            what the operator wants
     wish    = desired.desired(spec, facts, ...)   resources in order     (pure)
-    plan    = plan.make_plan(wish, system, ...)   create, update, adopt, keep, conflict, delete
+    plan    = planning.make_plan(wish, ...)       create, update, adopt, keep, conflict, delete
     outcome = apply: journal line, change, manifest; then the gate; and back again if it says no
 
-``system`` is the one door to the machine; tests hand in another. `swarmbus.provision.init` is the
-function behind ``swarmbus init``: ``prepare`` stops before the last arrow, ``carry_out`` follows it.
+``system`` is the one door to the machine; tests hand in another. Behind ``swarmbus init`` are two functions:
+`swarmbus.provision.prepare` stops before the last arrow, `swarmbus.provision.carry_out` follows it.
 """

@@ -19,11 +19,16 @@ _OF_THE_CALLER = ("XDG_", "SWARMBUS_")
 _starting = threading.Lock()
 
 
+class NoAccount(UsageError):
+    """There is no account of that name."""
+
+
 def act_for(name: str) -> None:
     """Become that account, for this process and all that it starts.
 
     Raises:
-        UsageError: If we are not root, or there is no such account.
+        NoAccount: If there is none of that name.
+        UsageError: If we are not root, or the account is root's.
         CannotRun: If the account could not run swarmbus from where it is installed.
     """
     if os.getuid() != 0:
@@ -31,7 +36,8 @@ def act_for(name: str) -> None:
     try:
         account = pwd.getpwnam(name)
     except KeyError as error:
-        raise UsageError(f"there is no account {name!r} on this host") from error
+        hint = f"swarmbus --user {name} init --scope system creates it"
+        raise NoAccount(f"there is no account {name!r} on this host", hint=hint) from error
     if account.pw_uid == 0:
         raise UsageError("agents do not run as root", hint="name another account: --user swarmbus")
     for variable in [one for one in os.environ if one.startswith(_OF_THE_CALLER)]:
@@ -48,6 +54,14 @@ def act_for(name: str) -> None:
             f"the account {name} cannot run swarmbus from {sys.prefix}",
             hint="install it where everybody can read it: as root, ./install.sh puts it into /opt/swarmbus",
         )
+
+
+def act_for_nobody() -> None:
+    """Be root again, as before `act_for`; its environment is not."""
+    os.seteuid(0)
+    os.setegid(0)
+    root = pwd.getpwuid(0)
+    os.environ |= {"HOME": root.pw_dir, "USER": root.pw_name, "LOGNAME": root.pw_name}
 
 
 def is_acting() -> bool:

@@ -17,15 +17,15 @@ from swarmbus.errors import Conflict, ListenerRunning, UsageError
 from swarmbus.provision import mosquitto
 from swarmbus.provision.adopted import Amendment
 from swarmbus.provision.host import Inspector
-from swarmbus.provision.init import prepare
 from swarmbus.provision.journal import Journal
 from swarmbus.provision.layout import Layout
 from swarmbus.provision.old_command import OldCommand
 from swarmbus.provision.old_tool import OldAgent, OldInstallation, recognise, unread_by_mcp
 from swarmbus.provision.outcome import Prepared
+from swarmbus.provision.prepare import prepare
 from swarmbus.provision.request import AgentSpec, Request
 from swarmbus.provision.spec import DEFAULT_PORT, load_kept, read_config
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import agent_unit
 from swarmbus.provision.system import System
 
 
@@ -34,7 +34,7 @@ class Adoption:
     """What was found, and the plan.
 
     Attributes:
-        prepared: For `swarmbus.provision.init.carry_out`; None if there is nothing to adopt.
+        prepared: For `swarmbus.provision.carry_out`; None if there is nothing to adopt.
     """
 
     found: OldInstallation
@@ -87,6 +87,11 @@ def prepare_adoption(
     )
     amendment = Amendment(layout, tuple(agents), usual, found.claude, configuration, told)
     prepared = prepare(system, request, layout=layout, inspector=inspector, amend=amendment)
+    if prepared.spec.scope != "user":
+        raise UsageError(
+            "the agents of this host are units of the system, and the existing tool's are the user's",
+            hint="swarmbus init --scope user first, then adopt, then swarmbus init --scope system",
+        )
     if prepared.spec.chosen.get("supervisor") != "systemd-user":
         raise UsageError(
             "systemd does not run on this host, so no unit of the existing tool does",

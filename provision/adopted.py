@@ -19,7 +19,7 @@ from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.json_key import JsonKey
 from swarmbus.provision.resources.toml_key import TomlKey
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import agent_unit
 
 _TAILSCALE_FILE: Final = mosquitto.CONF_D / "tailscale.conf"
 _TAILSCALE_NET: Final = ipaddress.ip_network("100.64.0.0/10")
@@ -81,6 +81,8 @@ class Amendment:
             settings["password_file"] = str(path)
         if not agent.command.persistent:
             settings["persistent"] = False
+        if "invoke" in agent.command.options:
+            settings["wake"] = "each"  # as it was; the wake scripts of the existing tool choose by themselves
         broker, port = self.usual
         if agent.command.broker != broker:
             settings["broker"] = agent.command.broker

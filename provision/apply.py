@@ -8,120 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
-from typing import Literal, Protocol
 
 from swarmbus.errors import Conflict
 from swarmbus.provision.handlers import Handler
-from swarmbus.provision.journal import Interrupted, Journal
-from swarmbus.provision.layout import Layout
-from swarmbus.provision.manifest import Blobs, Entry, Manifest
-from swarmbus.provision.plan import Action, Plan, Step, restart_made_needless
+from swarmbus.provision.journal import Interrupted
+from swarmbus.provision.manifest import Entry, Manifest
+from swarmbus.provision.plan import Action, Plan, Step, left_over, restart_made_needless
 from swarmbus.provision.resources.base import Declined, Verb
 from swarmbus.provision.root import RootStep
+from swarmbus.provision.run import Event, Run, Stage
 from swarmbus.provision.system import System
-
-Stage = Literal["begun", "changed", "done", "declined", "failed", "undone", "left"]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something happened to a step.
-
-    Attributes:
-        step: Id of a resource or handler, or ``gate``.
-        stage: ``begun`` (in the journal, not yet changed), ``changed`` (not yet in the manifest), ``done``,
-            ``declined`` (the host refused, the run goes on), ``failed``; when rolling back ``undone``, or
-            ``left`` (somebody changed it since, and theirs stays).
-        seconds: Since it was begun.
-        number: Which of how many, from 1; 0 while rolling back.
-    """
-
-    step: str
-    title: str
-    stage: Stage
-    seconds: float = 0.0
-    detail: str | None = None
-    number: int = 0
-    total: int = 0
-
-
-class Observer(Protocol):
-    """Told what happens while it happens."""
-
-    def tell(self, event: Event) -> None:
-        """Something happened."""
-        ...
-
-    def hush(self) -> None:
-        """The terminal may be needed for a question (sudo's) now: stop drawing until the next event."""
-        ...
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def tell(self, event: Event) -> None:
-        """Nothing."""
-
-    def hush(self) -> None:
-        """Nothing."""
-
-
-@dataclass
-class Run:
-    """One run over a host: what it needs at hand.
-
-    Attributes:
-        notes: Sentences for the operator that came up on the way.
-        handlers: Ids of those that have run.
-    """
-
-    system: System
-    layout: Layout
-    manifest: Manifest
-    journal: Journal
-    blobs: Blobs
-    observer: Observer
-    notes: list[str] = field(default_factory=list)
-    handlers: list[str] = field(default_factory=list)
-
-    @classmethod
-    def open(cls, system: System, layout: Layout, observer: Observer) -> Run:
-        """With the manifest as it is on disk; take the lock first."""
-        folder = layout.provision
-        return cls(
-            system,
-            layout,
-            Manifest.load(system, folder),
-            Journal(system, folder),
-            Blobs(system, folder),
-            observer,
-        )
-
-    @property
-    def folder(self) -> Path:
-        """Where manifest and journal are."""
-        return self.layout.provision
 
 
 def reconcile(run: Run, interrupted: Interrupted) -> None:
     """Make the manifest tell the truth about what a killed run left behind."""
+    tell_the_truth(run.manifest, run.system, interrupted)
+    run.manifest.save(run.system, run.folder)
+
+
+def tell_the_truth(manifest: Manifest, system: System, interrupted: Interrupted) -> None:
+    """The same, not saved."""
     for entry in interrupted.changes:
+        if entry.leaving and entry.state == entry.before:
+            manifest.entries.pop(entry.id, None)  # it was as before us, and was only forgotten
+            continue
         resource = entry.resource()
-        seen = resource.read(run.system)
-        known = run.manifest.get(entry.id)
+        seen = resource.read(system)
+        known = manifest.get(entry.id)
         if seen == entry.before:
             continue  # not begun
         if seen == entry.state or not resource.guarded:
-            first = known if known is not None and not known.adopted else entry
+            first = known if known is not None and not known.adopted else entry.as_ours
             if seen == first.before:
-                run.manifest.entries.pop(entry.id, None)  # it was being taken back
+                manifest.entries.pop(entry.id, None)  # it was being taken back
                 continue
-            run.manifest.entries[entry.id] = replace(entry, state=seen, before=first.before, blob=first.blob)
-    run.manifest.save(run.system, run.folder)
+            manifest.entries[entry.id] = replace(
+                entry.as_ours, state=seen, before=first.before, blob=first.blob
+            )
 
 
 def validate(plan: Plan, system: System) -> None:
@@ -143,6 +68,8 @@ def apply_plan(run: Run, plan: Plan) -> None:
     for action in plan.actions:
         if action.verb is Verb.ADOPT:
             run.manifest.entries[action.id] = _adopted(action)
+        elif action.forget and action.entry is not None:
+            _forget(run, action.entry)
     telling = _Telling(run, len(plan.steps))
     for scope, steps in groupby(plan.steps, key=lambda step: step.scope):
         if scope == "root":
@@ -178,7 +105,17 @@ def entry_of(run: Run, action: Action) -> Entry:
         before=seen,
         blob=run.blobs.put(resource.original(system)),
         notify=action.notify,
+        leaving=deleting,
+        first=known.blob if deleting and known is not None else None,
     )
+
+
+def _forget(run: Run, entry: Entry) -> None:
+    """No longer ours; in the journal, so that a rollback finds what ran, and whose it was."""
+    run.journal.change(
+        replace(entry, state=entry.before, blob=None, notify=(), leaving=True, first=entry.blob)
+    )
+    run.manifest.entries.pop(entry.id, None)  # on the disk with the next step
 
 
 def _change(run: Run, action: Action, telling: _Telling) -> None:
@@ -187,6 +124,8 @@ def _change(run: Run, action: Action, telling: _Telling) -> None:
     run.journal.change(entry)
     telling.begun(action.comparison.reason)
     if action.verb is Verb.DELETE and known is not None:
+        for path in left_over(resource, system):
+            system.remove(path)
         resource.undo(system, known.before, run.blobs.get(known.blob))
         telling.changed()
         _settle(run, action, entry)

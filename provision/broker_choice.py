@@ -47,20 +47,23 @@ def choose_broker(spec: InstallSpec, host: Host) -> BrokerChoice:
 
     Raises:
         Conflict: If something that is not a broker has the port.
-        UsageError: If the address is this machine's, but not one that a loopback listener serves.
+        UsageError: If there is a mosquitto that cannot be extended, or none that could be for this scope.
         RootStepsNeeded: If there is no broker, and no way to get one without an administrator.
     """
     if spec.skip_broker or not is_this_host(spec.broker, host.hostname):
         return "none"
     before = spec.chosen.get("broker")
-    if before == "private":
+    of_system = spec.scope == "system"
+    if before == "private" and not of_system:
         return "private"
     found = host.mosquitto
-    ours_to_extend = host.init == "systemd" and found.reads_conf_d and host.can_become_root
+    ours_to_extend = host.init == "systemd" and found.reads_conf_d and (host.can_become_root or of_system)
     if before == "system" and found.loaded and found.reads_conf_d:
         return "system"
     if host.init == "systemd" and found.serves(spec.port):
         return "system" if ours_to_extend else "as-it-is"
+    if before == "private":
+        return _choose_new(spec, host)  # what answers is ours, and makes room for the system's
     if host.port.answers in ("mqtt", "mqtt-refuses"):
         return "as-it-is"
     if host.port.answers == "other":
@@ -75,8 +78,10 @@ def choose_broker(spec: InstallSpec, host: Host) -> BrokerChoice:
 def _choose_new(spec: InstallSpec, host: Host) -> BrokerChoice:
     """There is none on the port yet."""
     found = host.mosquitto
-    installable = host.can_become_root and host.apt
-    if host.init == "systemd" and host.can_become_root:
+    of_system = spec.scope == "system"  # which needs root anyway
+    as_root = host.can_become_root or of_system
+    installable = as_root and host.apt
+    if host.init == "systemd" and as_root:
         if found.version is not None and not found.reads_conf_d:
             raise UsageError(
                 f"{mosquitto.MAIN_CONFIG} does not include {mosquitto.CONF_D}: it cannot be extended there",
@@ -84,8 +89,15 @@ def _choose_new(spec: InstallSpec, host: Host) -> BrokerChoice:
             )
         if found.version is not None or installable:
             return "system"
+    if of_system:
+        raise UsageError(
+            "there is no mosquitto service on this machine for agents of the system",
+            hint="install one, or use --scope user, or --broker HOST",
+        )
     if found.program is not None or host.apt:
         return "private"
+    if host.init == "launchd":
+        raise UsageError("there is no mosquitto on this machine", hint="brew install mosquitto")
     raise RootStepsNeeded(
         "there is no MQTT broker on this machine, and no way to get one without an administrator",
         steps=[

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
+from swarmbus.errors import UsageError
 from swarmbus.provision import mosquitto
 from swarmbus.provision.broker_choice import BrokerChoice, choose_broker, choose_program
 from swarmbus.provision.host import Host
@@ -15,7 +15,7 @@ from swarmbus.provision.plan import Wish
 from swarmbus.provision.private_broker import private_broker
 from swarmbus.provision.render import render
 from swarmbus.provision.request import AgentSpec
-from swarmbus.provision.resources.base import Resource
+from swarmbus.provision.resources.base import Resource, Scope
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.package import Package
@@ -23,7 +23,10 @@ from swarmbus.provision.resources.toml_key import TomlKey
 from swarmbus.provision.resources.unit import Unit
 from swarmbus.provision.spec import InstallSpec
 from swarmbus.provision.supervisors.base import Supervisor
+from swarmbus.provision.supervisors.health_timer import health_timer
+from swarmbus.provision.supervisors.launchd import Launchd
 from swarmbus.provision.supervisors.processes import Processes
+from swarmbus.provision.supervisors.systemd_system import SystemdSystem
 from swarmbus.provision.supervisors.systemd_user import SystemdUser
 from swarmbus.provision.system import System
 
@@ -32,12 +35,10 @@ _MOSQUITTO_RESTART = f"system:restart:{mosquitto.UNIT}"
 
 def choose(spec: InstallSpec, host: Host) -> InstallSpec:
     """The spec with what was left to us decided."""
+    supervisor = _choose_supervisor(spec, host)
     broker = choose_broker(spec, host)
-    decided = {
-        "broker": broker,
-        "program": choose_program(spec, host, broker),
-        "supervisor": _choose_supervisor(spec, host),
-    }
+    program = choose_program(spec, host, broker)
+    decided = {"broker": broker, "program": program, "supervisor": supervisor}
     return replace(spec, chosen={**spec.chosen, **decided})
 
 
@@ -67,17 +68,19 @@ def desired(spec: InstallSpec, host: Host, layout: Layout) -> Wish:
 
     first += [Directory(group="host", path=layout.config.parent, mode=None)]
     first += _config(spec, layout, supervisor)
-    if supervisor.name == SystemdUser.name:
-        first += [Directory(group="host", path=layout.units)]
+    shared = supervisor.common(spec.agents)
+    first += _of("user", shared.files)
+    root += _of("root", shared.files)
 
     match choice:
         case "system":
             root += _system_broker(spec, host)
+            after = supervisor.after_system_broker
         case "private":
             broker = private_broker(spec, host, layout, restart=(supervisor.broker_restart,))
             daemon = supervisor.broker(broker.argv, broker.environment, spec.port)
-            first += [*(one for one in broker.program if one.scope == "user"), *broker.files, *daemon.files]
-            root += [one for one in broker.program if one.scope == "root"]
+            first += [*_of("user", broker.program), *broker.files, *daemon.files]
+            root += _of("root", broker.program)
             last += daemon.running
             after = (supervisor.broker_name,)
 
@@ -85,20 +88,46 @@ def desired(spec: InstallSpec, host: Host, layout: Layout) -> Wish:
         first += [Directory(group=f"agent:{agent.id}", path=layout.agent_dir(agent.id), mode=0o700)]
         first += _inbox_folder(agent, layout)
         daemon = supervisor.agent(agent, after=after)
-        first += daemon.files
+        first += _of("user", daemon.files)
+        root += _of("root", daemon.files)
         last += daemon.running
 
-    resources = _once([*first, *root, *supervisor.common(), *last])
+    if supervisor.name == SystemdUser.name:
+        health = health_timer(host, layout)
+        first += health.files
+        last += health.running
+
+    resources = _once([*first, *root, *shared.running, *last])
     notes = supervisor.notes(spec, private_broker=choice == "private")
     return Wish(tuple(resources), (*_broker_notes(choice, spec, host), *notes))
 
 
-_SUPERVISORS: dict[str, type[Supervisor]] = {kind.name: kind for kind in (SystemdUser, Processes)}
+_SUPERVISORS: dict[str, type[Supervisor]] = {
+    kind.name: kind for kind in (SystemdUser, SystemdSystem, Processes, Launchd)
+}
+
+
+def _of(scope: Scope, resources: Iterable[Resource]) -> list[Resource]:
+    return [resource for resource in resources if resource.scope == scope]
 
 
 def _choose_supervisor(spec: InstallSpec, host: Host) -> str:
+    """Decide.
+
+    Raises:
+        UsageError: If units of the system are wanted, and there is no systemd, or another user has them.
+    """
+    if spec.scope == "system":
+        if host.init != "systemd":
+            raise UsageError("--scope system needs systemd", hint="use --scope user")
+        if taken := [agent.id for agent in spec.agents if agent.id in host.taken]:
+            raise UsageError(
+                f"another user of this host has an agent {taken[0]!r} in the system",
+                hint="choose another id, or use --scope user",
+            )
+        return SystemdSystem.name
     if host.init != "systemd":
-        return Processes.name
+        return Launchd.name if host.init == "launchd" else Processes.name
     before = spec.chosen.get("supervisor")
     if before == SystemdUser.name or host.user_manager or host.can_become_root:
         return SystemdUser.name
@@ -135,8 +164,7 @@ def _config(spec: InstallSpec, layout: Layout, supervisor: Supervisor) -> list[R
 
 def _inbox_folder(agent: AgentSpec, layout: Layout) -> list[Resource]:
     """The folder of the inbox, where it is in the user's home."""
-    inbox = agent.inbox or ""
-    path = layout.home / inbox[2:] if inbox.startswith("~/") else Path(inbox)
+    path = layout.file(agent.inbox or "", agent.id)
     if not path.is_relative_to(layout.home) or path.parent == layout.home:
         return []
     return [Directory(group=f"agent:{agent.id}", path=path.parent)]
@@ -156,7 +184,7 @@ def _system_broker(spec: InstallSpec, host: Host) -> list[Resource]:
         try_out(system, program, mosquitto.with_ours(others, ours), {})
 
     return [
-        Package(group=f"package:{mosquitto.PACKAGE}", name=mosquitto.PACKAGE),
+        Package(group=f"package:{mosquitto.PACKAGE}", name=mosquitto.PACKAGE, service=mosquitto.UNIT),
         File(
             group="broker",
             path=mosquitto.OUR_FILE,

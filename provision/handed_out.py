@@ -34,15 +34,21 @@ class HandedOut:
 
     def take_in(self, system: System, manifest: Manifest) -> None:
         """Note in the manifest what has come about; nothing is written."""
-        for entry in self.entries:
-            seen = entry.resource().read(system)
-            if entry.id not in manifest.entries and seen == entry.state and seen != entry.before:
-                manifest.entries[entry.id] = entry
+        for entry in self.come_about(system):
+            manifest.entries.setdefault(entry.id, entry)
+
+    def come_about(self, system: System) -> list[Entry]:
+        """Of which root has run the steps."""
+        seen = {entry.id: entry.resource().read(system) for entry in self.entries}
+        return [one for one in self.entries if seen[one.id] == one.state and seen[one.id] != one.before]
 
 
 def hand_out(system: System, folder: Path, spec: dict[str, Any], entries: Sequence[Entry]) -> None:
-    """Remember it, in place of what was handed out before."""
-    document = {"spec": spec, "entries": [asdict(entry) for entry in entries]}
+    """Remember it, and of what was handed out before that which has come about."""
+    before = load(system, folder)
+    done = {entry.id: entry for entry in (before.come_about(system) if before is not None else ())}
+    kept = (done | {entry.id: entry for entry in entries}).values()
+    document = {"spec": spec, "entries": [asdict(entry) for entry in kept]}
     system.write_file(folder / _NAME, json.dumps(document, indent=1).encode(), mode=0o600)
 
 
@@ -62,6 +68,14 @@ def load(system: System, folder: Path) -> HandedOut | None:
         raise StorageError(
             f"{folder / _NAME} is damaged: {error!r}", hint=f"remove it: rm {folder / _NAME}"
         ) from error
+
+
+def load_manifest(system: System, folder: Path) -> Manifest:
+    """The manifest as it is kept, with what root has done for us elsewhere."""
+    manifest, handed = Manifest.load(system, folder), load(system, folder)
+    if handed is not None:
+        handed.take_in(system, manifest)
+    return manifest
 
 
 def forget(system: System, folder: Path) -> None:

@@ -31,7 +31,7 @@ class Interrupted:
         pending: Handlers that were due and have not run, in the order in which they became due.
         was_active: For what a handler restarted: whether it ran before.
         spec: What the run was for; None if it was killed before it said so.
-        spec_before: What was kept when it began; None if nothing was.
+        spec_before: What was kept when it first began; None if nothing was.
     """
 
     changes: tuple[Entry, ...]
@@ -97,6 +97,7 @@ class Journal:
         was_active: dict[str, bool] = {}
         spec: dict[str, Any] | None = None
         before: dict[str, Any] | None = None
+        begun = False
         for line in data.decode(errors="replace").splitlines():
             try:
                 event = json.loads(line)
@@ -104,7 +105,8 @@ class Journal:
                 continue  # cut off by a kill or a power cut: what it announces was not begun
             match event["event"]:
                 case "begin":
-                    spec, before = event["spec"], event["spec_before"]
+                    spec, before = event["spec"], before if begun else event["spec_before"]
+                    begun = True  # what is taken up again began with what was kept at first
                 case "change":
                     entry = entry_from_json(event["entry"])
                     changes.append(entry)

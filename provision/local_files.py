@@ -11,11 +11,12 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from swarmbus.errors import Conflict, StorageError
 from swarmbus.provision.command import temporary_name
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
-from swarmbus.provision.system import FileStat, User
+from swarmbus.provision.system import DiskSeen, FileStat, User
 
 
 class LocalFiles:
@@ -31,16 +32,20 @@ class LocalFiles:
     def stat(self, path: Path) -> FileStat | None:
         try:
             seen = path.lstat()
+            target = str(path.readlink()) if stat.S_ISLNK(seen.st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StorageError(f"cannot look at {path}: {error.strerror}") from error
-        mode, rest = stat.S_IMODE(seen.st_mode), (seen.st_uid, seen.st_gid, seen.st_size)
-        if stat.S_ISLNK(seen.st_mode):
-            return FileStat("link", mode, *rest, target=str(path.readlink()))
-        if stat.S_ISREG(seen.st_mode):
-            return FileStat("file", mode, *rest)
-        return FileStat("directory" if stat.S_ISDIR(seen.st_mode) else "other", mode, *rest)
+        kind: Literal["file", "directory", "link", "other"] = "other"
+        if target is not None:
+            kind = "link"
+        elif stat.S_ISREG(seen.st_mode):
+            kind = "file"
+        elif stat.S_ISDIR(seen.st_mode):
+            kind = "directory"
+        owner, times = (seen.st_uid, seen.st_gid), (seen.st_mtime, seen.st_ctime)
+        return FileStat(kind, stat.S_IMODE(seen.st_mode), *owner, seen.st_size, target, *times)
 
     def read(self, path: Path) -> bytes | None:
         try:
@@ -55,6 +60,14 @@ class LocalFiles:
             return sorted(entry.name for entry in path.iterdir())
         except OSError:
             return []
+
+    def disk(self, path: Path) -> DiskSeen:
+        try:
+            seen = os.statvfs(path)
+        except OSError as error:
+            raise StorageError(f"cannot look at the disk of {path}: {error.strerror}") from error
+        size, free = seen.f_blocks * seen.f_frsize, seen.f_bavail * seen.f_frsize
+        return DiskSeen(size, free, seen.f_files, seen.f_favail)
 
     def may_write(self, path: Path) -> bool:
         # os.path.exists is False where the way there is barred; then the folder that bars it decides.
@@ -136,13 +149,15 @@ class LocalFiles:
     def locked(self, path: Path, wait: float) -> Iterator[None]:
         refuse_foreign_hands(path, uid=self._user.uid, root=False)
         deadline = time.monotonic() + wait
-        with self._storage(path):
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        file = self._open_lock(path)
         try:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
+                    if _is_there(path, file):
+                        break
+                    gone, file = file, self._open_lock(path)  # whoever held it has taken it away
+                    os.close(gone)
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
@@ -157,6 +172,17 @@ class LocalFiles:
             yield
         finally:
             os.close(file)
+
+    def _open_lock(self, path: Path) -> int:
+        try:
+            with self._storage(path):
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except StorageError as error:
+            if path.parent.exists():
+                raise
+            raise Conflict(
+                f"another swarmbus has taken {path.parent} away", hint="call this again"
+            ) from error
 
     def lock_holder(self, path: Path) -> bytes | None:
         try:
@@ -178,6 +204,14 @@ class LocalFiles:
             yield
         except OSError as error:
             raise StorageError(f"cannot change {path}: {error.strerror}") from error
+
+
+def _is_there(path: Path, file: int) -> bool:
+    """Whether the open file is still what has this name."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(path: Path) -> None:

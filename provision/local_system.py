@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from swarmbus.provision.acting import is_acting, starting_a_child
 from swarmbus.provision.foreign_hands import refuse_foreign_hands
@@ -82,7 +81,7 @@ class LocalSystem(LocalFiles):
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        account = self._whole_account()
+        user, group, groups = self._whole_account()
         try:
             with starting_a_child():
                 process = subprocess.Popen(
@@ -92,7 +91,9 @@ class LocalSystem(LocalFiles):
                     stderr=subprocess.PIPE,
                     env={**self.environ, **(env or {})},
                     cwd="/",
-                    **account,
+                    user=user,
+                    group=group,
+                    extra_groups=groups,
                 )
         except FileNotFoundError:
             return Result(tuple(argv), NOT_FOUND, stderr=f"{argv[0]}: no such program")
@@ -130,12 +131,12 @@ class LocalSystem(LocalFiles):
             case "sudo" | "none":
                 run_script([_SUDO, "-n", "--", *shell], steps, tell)
 
-    def _whole_account(self) -> dict[str, Any]:
+    def _whole_account(self) -> tuple[int | None, int | None, list[int] | None]:
         """For `subprocess`: a child of ours that acts for somebody must not find its way back to root."""
         if not is_acting():
-            return {}
+            return None, None, None
         groups = os.getgrouplist(self._user.name, self._user.gid)
-        return {"user": self._user.uid, "group": self._user.gid, "extra_groups": groups}
+        return self._user.uid, self._user.gid, groups
 
     # processes
 

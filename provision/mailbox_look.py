@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,21 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class Loop:
+    """Messages of one sender that woke nobody, for they went round in circles.
+
+    Attributes:
+        latest: Id of the newest.
+        reason: Of that.
+    """
+
+    sender: str
+    count: int
+    latest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class MailboxSeen:
     """What a look has shown.
 
@@ -57,6 +73,7 @@ class MailboxSeen:
         present: Whether there is a file at all.
         damage: Why it cannot be used, in words; None if it can.
         newer_schema: Whether that is because a newer release wrote it.
+        loops: Of the last hour.
     """
 
     present: bool = True
@@ -64,6 +81,7 @@ class MailboxSeen:
     newer_schema: bool = False
     quarantine: tuple[Pile, ...] = ()
     undelivered: tuple[Stuck, ...] = ()
+    loops: tuple[Loop, ...] = ()
 
 
 def look_into_mailbox(path: Path) -> MailboxSeen:
@@ -113,5 +131,21 @@ def _look(connection: sqlite3.Connection) -> MailboxSeen:
         " FROM outbound WHERE done = 0 OR failed IS NOT NULL GROUP BY recipient, state ORDER BY 4"
     )
     return MailboxSeen(
-        quarantine=tuple(Pile(*row) for row in piles), undelivered=tuple(Stuck(*row) for row in stuck)
+        quarantine=tuple(Pile(*row) for row in piles),
+        undelivered=tuple(Stuck(*row) for row in stuck),
+        loops=_loops(connection),
     )
+
+
+def _loops(connection: sqlite3.Connection) -> tuple[Loop, ...]:
+    # The table is beside the schema: a mailbox that no listener of this release has opened has none.
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'wakes'").fetchone():
+        return ()
+    rows = connection.execute(
+        "SELECT passed.sender, count, inbound.id, outcome FROM"
+        " (SELECT sender, count(*) AS count, max(seq) AS seq, outcome FROM wakes"
+        "  WHERE through IS NULL AND at > ? AND (outcome LIKE ? OR outcome LIKE ?) GROUP BY sender) AS passed"
+        " JOIN inbound USING (seq) ORDER BY count DESC",
+        (time.time() - 3600.0, "hop %, wake_hops is %", "%, wake_pair_hourly allows no more"),
+    )
+    return tuple(Loop(*row) for row in rows)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from swarmbus.provision.resources.base import Resource, State
 from swarmbus.provision.resources.directory import Directory
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.json_key import JsonKey
+from swarmbus.provision.resources.launchd_agent import LaunchdAgent
 from swarmbus.provision.resources.linger import Linger
 from swarmbus.provision.resources.package import Package
 from swarmbus.provision.resources.process import Process
@@ -45,6 +46,7 @@ _KINDS: dict[str, type[Resource]] = {
         Directory,
         File,
         JsonKey,
+        LaunchdAgent,
         Linger,
         Package,
         Process,
@@ -66,6 +68,8 @@ class Entry:
         blob: Digest of what `Resource.original` gave then; None if nothing.
         adopted: It was there before us, as we wanted it; it stays when we go.
         notify: Handlers that must run when it is changed or taken away.
+        leaving: In the journal: this change takes it away, or puts it back as it was before us; ``state`` is
+            then how it was before us, ``before`` how we had it, and ``first`` the blob of what was there.
     """
 
     id: str
@@ -77,6 +81,21 @@ class Entry:
     blob: str | None = None
     adopted: bool = False
     notify: tuple[str, ...] = ()
+    leaving: bool = False
+    first: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What this change is called for a human."""
+        resource = self.resource()
+        return resource.undo_title(self.state) if self.leaving else resource.title
+
+    @property
+    def as_ours(self) -> Entry:
+        """For the manifest: how we had what this change takes away, or the change itself."""
+        if not self.leaving:
+            return self
+        return replace(self, state=self.before, before=self.state, blob=self.first, leaving=False, first=None)
 
     def resource(self) -> Resource:
         """The thing itself, able to read and to undo.

@@ -22,6 +22,7 @@ from typing import Final
 from swarmbus.agent_id import check_agent_id
 from swarmbus.errors import InvalidAgentId, StorageError
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.listener_lock import lock_word
 from swarmbus.provision.old_command import OldCommand, old_command
 from swarmbus.provision.resources.json_text import NotEditableError, value_at
 from swarmbus.provision.system import System
@@ -317,8 +318,8 @@ def _by_hand(system: System, layout: Layout) -> tuple[ByHand, ...]:
 
 def _is_ours(system: System, layout: Layout, agent_id: str, pid: int) -> bool:
     """The old one knows no lock."""
-    holder = system.lock_holder(layout.agent_dir(agent_id) / "listener.lock") or b""
-    return re.search(rb'"pid": %d\b' % pid, holder) is not None
+    word = lock_word(system, layout, agent_id)
+    return word is not None and word[0] == pid
 
 
 def _in_unit(system: System, pid: int) -> bool:

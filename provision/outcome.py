@@ -12,6 +12,7 @@ from swarmbus.provision.layout import Layout
 from swarmbus.provision.plan import Plan, Wish
 from swarmbus.provision.request import Request
 from swarmbus.provision.root import RootStepsNeeded
+from swarmbus.provision.run import Run
 from swarmbus.provision.spec import InstallSpec
 from swarmbus.provision.system import System
 
@@ -26,6 +27,9 @@ class Prepared:
     Attributes:
         resumed: Whether an earlier run was killed in the middle, which this one takes up.
         amend: What was wanted besides; None if nothing.
+        only: Ids and groups of what may be touched; None for all.
+        replan: Looks again, under the lock; None for `swarmbus.provision.prepare`.
+        afterwards: What is done once the run has ended well, and is never taken back.
     """
 
     system: System
@@ -37,6 +41,9 @@ class Prepared:
     resumed: bool = False
     inspector: Inspector | None = None
     amend: Amend | None = None
+    only: frozenset[str] | None = None
+    replan: Callable[[], Prepared] | None = None
+    afterwards: Callable[[Run], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,12 @@ class Outcome:
     handlers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: SwarmbusError | None = None
+
+    @classmethod
+    def of(cls, run: Run, plan: Plan, **facts: Any) -> Outcome:
+        """What came of a run: with the notes of both."""
+        notes = (*plan.notes, *run.notes)
+        return cls(plan, handlers=tuple(run.handlers), notes=notes, **facts)
 
     @property
     def failed(self) -> bool:

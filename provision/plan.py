@@ -1,20 +1,14 @@
-"""Plan: what would be done to the host, decided and shown before anything is."""
+"""Plan: what would be done to the host, as data that is shown before anything is done."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarmbus.provision.command import Command
 from swarmbus.provision.handlers import Handler
-from swarmbus.provision.layout import Layout
-from swarmbus.provision.manifest import Blobs, Entry, Manifest
-from swarmbus.provision.resources.base import ABSENT, Comparison, Owned, Resource, Scope, State, Verb
-from swarmbus.provision.resources.file import unified_diff
-from swarmbus.provision.resources.toml_key import TomlKey
+from swarmbus.provision.manifest import Entry
+from swarmbus.provision.resources.base import Comparison, Resource, Scope, State, Verb
 from swarmbus.provision.root import RootStep, shell_script
 from swarmbus.provision.system import System
 
@@ -28,15 +22,22 @@ class Wish:
     Attributes:
         resources: In the order in which they are brought about.
         notes: What the operator has to know besides, a sentence each.
+        only: Groups of which this is the whole wish; None for those of its resources.
     """
 
     resources: tuple[Resource, ...]
     notes: tuple[str, ...] = ()
+    only: frozenset[str] | None = None
 
     @property
     def groups(self) -> frozenset[str]:
-        """Groups of which this is the whole wish."""
-        return frozenset(resource.group for resource in self.resources)
+        """Groups of which this is the whole wish: what else is ours in them goes.
+
+        A wish that does not speak of linger wants none.
+        """
+        if self.only is not None:
+            return self.only
+        return frozenset({"linger", *(resource.group for resource in self.resources)})
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Action:
     Attributes:
         seen: How it is.
         entry: What the manifest says of it; None if it is not ours.
+        forget: With `Verb.KEEP`: it is as it was before us already, and no longer ours.
     """
 
     resource: Resource
     comparison: Comparison
     seen: State
     entry: Entry | None
+    forget: bool = False
 
     @property
     def id(self) -> str:
@@ -61,7 +64,9 @@ class Action:
     @property
     def title(self) -> str:
         """For a human."""
-        return f"take back: {self.resource.title}" if self.verb is Verb.DELETE else self.resource.title
+        if self.verb is Verb.DELETE and self.entry is not None:
+            return self.resource.undo_title(self.entry.before)
+        return self.resource.title
 
     @property
     def verb(self) -> Verb:
@@ -161,142 +166,28 @@ class Plan:
         }
 
 
-def make_plan(
-    wish: Wish,
-    system: System,
-    manifest: Manifest,
-    layout: Layout,
-    *,
-    take: Collection[str] = frozenset(),
-    pending: Sequence[str] = (),
-) -> Plan:
-    """Compare the wish with the host; reads only.
-
-    Args:
-        take: Ids or paths of resources of which ours is to win in a conflict.
-        pending: Handlers that are owed: by an interrupted run, or to a listener with old code.
-    """
-    actions = [
-        _compare(resource, seen, system, manifest, take)
-        for resource, seen in zip(wish.resources, _read(wish.resources, system), strict=True)
-    ]
-    actions += _deletions(wish, system, manifest)
-    actions = _diffs_in_order(actions, system)
-    steps = _in_order(actions, pending, layout)
-    remarks = tuple(
-        f"{action.resource.id} {action.comparison.reason}" for action in actions if action.comparison.remark
-    )
-    root_steps = _root_steps(steps, system, Blobs(system, layout.provision))
-    return Plan(tuple(actions), steps, (*wish.notes, *remarks), root_steps)
-
-
-def _in_order(actions: Sequence[Action], pending: Sequence[str], layout: Layout) -> tuple[Step, ...]:
-    """The changes, and each handler once: before what has to find it settled, or else at the end."""
-    steps: list[Step] = []
-    gone = {ends for action in actions if (ends := _restart_of_what_goes(action))}
-    due = dict.fromkeys(pending)
-    for action in actions:
-        for handler_id in action.resource.settle:
-            if handler_id in due:
-                steps.append(Handler(handler_id, layout.processes))
-                del due[handler_id]
-        if action.verb.changes_host:
-            steps.append(action)
-            due |= dict.fromkeys(action.notify)
-            due.pop(restart_made_needless(action), None)
-    rest = [Handler(handler_id, layout.processes) for handler_id in due if handler_id not in gone]
-    return (*steps, *sorted(rest, key=lambda handler: handler.rank))
-
-
-def _root_steps(steps: Sequence[Step], system: System, blobs: Blobs) -> tuple[RootStep, ...]:
-    return tuple(
-        RootStep(step.id, step.title, tuple(_commands(step, system, blobs)))
-        for step in steps
-        if step.scope == "root"
-    )
-
-
-def _commands(step: Step, system: System, blobs: Blobs) -> list[Command]:
-    if isinstance(step, Handler):
-        return step.commands()
-    if step.verb is Verb.DELETE and step.entry is not None:
-        return step.resource.undo_commands(system, step.entry.before, blobs.get(step.entry.blob))
-    return step.resource.commands(system)
-
-
-def _compare(
-    resource: Resource, seen: State, system: System, manifest: Manifest, take: Collection[str]
-) -> Action:
-    entry = manifest.get(resource.id)
-    owned = Owned(entry.state) if entry is not None else None
-    taken = resource.id in take or resource.id.partition(":")[2] in take
-    return Action(resource, resource.compare(system, seen, owned, take=taken), seen, entry)
-
-
-def _diffs_in_order(actions: Sequence[Action], system: System) -> list[Action]:
-    """Several keys of one file: each diff begins where the one before it ends."""
-    texts: dict[Path, str] = {}
-    told = []
-    for action in actions:
-        resource = action.resource
-        if isinstance(resource, TomlKey) and action.verb in (Verb.CREATE, Verb.UPDATE):
-            old = texts.get(resource.path)
-            if old is None:
-                old = (system.read(resource.path) or b"").decode()
-            texts[resource.path] = resource.edited(old)
-            diff = unified_diff(old, texts[resource.path], resource.path, context=0)
-            action = replace(action, comparison=replace(action.comparison, diff=diff))  # noqa: PLW2901
-        told.append(action)
-    return told
-
-
-def _read(resources: Sequence[Resource], system: System) -> list[State]:
-    """The states, asking for those of one kind together."""
-    order = sorted(range(len(resources)), key=lambda index: (resources[index].kind, index))
-    states: dict[int, State] = {}
-    for _, group in groupby(order, key=lambda index: resources[index].kind):
-        indexes = list(group)
-        alike = [resources[index] for index in indexes]
-        states |= dict(zip(indexes, type(alike[0]).read_all(system, alike), strict=True))
-    return [states[index] for index in range(len(resources))]
-
-
-def _deletions(wish: Wish, system: System, manifest: Manifest) -> list[Action]:
-    """What is ours and belongs to a group that does not want it any more, last come first."""
-    wanted = {resource.id for resource in wish.resources}
-    actions = []
-    for entry in reversed(list(manifest)):
-        if entry.id in wanted or entry.group not in wish.groups or entry.adopted:
-            continue
-        resource = entry.resource()
-        seen = resource.read(system)
-        if seen == entry.before:
-            continue
-        comparison = Comparison(Verb.DELETE, "is not wanted any more")
-        if resource.guarded and seen not in (entry.state, ABSENT):
-            reason = "is not wanted any more, but was changed since; it stays"
-            comparison = Comparison(Verb.KEEP, reason, remark=True)
-        actions.append(Action(resource, comparison, seen, entry))
-    return actions
-
-
 def restart_made_needless(action: Action) -> str:
     """The handler that bringing about this resource spares: what is started is started afresh. Or empty."""
-    return "" if action.verb is Verb.DELETE or action.seen.get("active") else _restart_of(action.resource)
+    return "" if action.verb is Verb.DELETE or action.seen.get("active") else restart_of(action.id)
 
 
-def _restart_of_what_goes(action: Action) -> str:
-    """The handler that would start again what is taken away for good. Or empty."""
-    before = action.entry.before if action.entry is not None else {}
-    was_there = before.get("active") or before.get("running")
-    return _restart_of(action.resource) if action.verb is Verb.DELETE and not was_there else ""
+def left_over(resource: Resource, system: System) -> list[Path]:
+    """Files that a change of it which was cut off has left behind."""
+    return [path for path in resource.leftovers if system.stat(path) is not None]
 
 
-def _restart_of(resource: Resource) -> str:
+def runs_in(state: State) -> bool:
+    """Whether something of which this is the state runs."""
+    return bool(state.get("active") or state.get("running"))
+
+
+def restart_of(resource_id: str) -> str:
     """The handler that restarts it; empty if it is nothing that runs."""
-    kind, _, rest = resource.id.partition(":")
+    kind, _, rest = resource_id.partition(":")
     if kind == "process":
         return f"process:restart:{rest}"
+    if kind == "launchd":
+        return f"launchd:restart:{rest}"
     if kind == "unit":
         manager, _, name = rest.partition(":")
         return f"{manager}:restart:{name}"

@@ -7,16 +7,25 @@ import threading
 from pathlib import Path
 
 from swarmbus.config import load_settings
-from swarmbus.errors import BrokerRefused, BrokerUnreachable, ConfigError, StorageError
+from swarmbus.errors import (
+    BrokerRefused,
+    BrokerUnreachable,
+    ConfigError,
+    ListenerRunning,
+    StorageError,
+    UsageError,
+)
 from swarmbus.provision.bus import Bus
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.listener_lock import listener_pid
 from swarmbus.provision.outcome import Prepared
 from swarmbus.provision.plan import Plan
 from swarmbus.provision.request import Request
 from swarmbus.provision.resources.toml_key import TomlKey
 from swarmbus.provision.spec import InstallSpec
+from swarmbus.provision.supervisors.launchd import agent_label
 from swarmbus.provision.supervisors.processes import agent_process
-from swarmbus.provision.supervisors.systemd_user import agent_unit
+from swarmbus.provision.supervisors.units import agent_unit
 from swarmbus.provision.system import System
 
 _LOOK_UP_WAIT = 5.0
@@ -74,6 +83,48 @@ def _look_up(name: str, before: str) -> None:
         raise BrokerUnreachable(f"there is no address for the broker {name!r}: {reason}", hint=hint)
 
 
+def refuse_a_borrowed_home(system: System) -> None:
+    """Some sudo settings keep $HOME: root's files would end up in the home of whoever called it.
+
+    Raises:
+        UsageError: If this is such a call.
+    """
+    caller, home = system.environ.get("SUDO_USER"), system.stat(system.user.home)
+    if system.user.uid == 0 and caller and home is not None and home.uid != 0:
+        raise UsageError(
+            f"called through sudo, and {system.user.home} is not root's",
+            hint="call it without sudo: it asks for root where it needs it",
+        )
+
+
+def refuse_other_listeners(plan: Plan, spec: InstallSpec, layout: Layout, system: System) -> None:
+    """A listener that was started by hand holds what ours would need.
+
+    Raises:
+        ListenerRunning: If an agent that is to be started has one.
+    """
+    starts = {action.resource.group for action in plan.changes if action.resource.kind in ("unit", "process")}
+    for agent in spec.agents:
+        if f"agent:{agent.id}" not in starts:
+            continue
+        pid = listener_pid(system, layout, agent.id)
+        if pid is not None and not _is_ours(plan, agent.id):
+            raise ListenerRunning(
+                f"a listener for {agent.id!r} runs already, pid {pid}, and was not started by init",
+                hint=f"stop it, then call this again: kill {pid}",
+                pid=pid,
+            )
+
+
+def _is_ours(plan: Plan, agent_id: str) -> bool:
+    """Whether what runs is what the plan restarts or replaces."""
+    return any(
+        action.resource.group == f"agent:{agent_id}"
+        and (action.seen.get("running") or action.seen.get("active"))
+        for action in plan.actions
+    )
+
+
 def refuse_unwritable_files(plan: Plan, spec: InstallSpec, layout: Layout, system: System) -> None:
     """A listener that may not write its inbox would only die.
 
@@ -86,6 +137,7 @@ def refuse_unwritable_files(plan: Plan, spec: InstallSpec, layout: Layout, syste
         if f"agent:{agent.id}" not in groups and not restarts & {
             agent_unit(agent.id),
             agent_process(agent.id),
+            agent_label(agent.id),
         }:
             continue
         for what, name in (("inbox", agent.inbox), ("outbox", agent.outbox)):
@@ -99,10 +151,9 @@ def refuse_unwritable_files(plan: Plan, spec: InstallSpec, layout: Layout, syste
 
 
 def _absolute(name: str | None, agent_id: str, layout: Layout) -> Path | None:
-    text = (name or "").replace("{agent_id}", agent_id)
-    if text.startswith("~/"):
-        return layout.home / text[2:]
-    return Path(text) if text.startswith("/") else None
+    if name is None or not name.startswith(("~/", "/")):
+        return None
+    return layout.file(name, agent_id)
 
 
 def notes_for_everybody(plan: Plan, spec: InstallSpec, request: Request) -> tuple[str, ...]:

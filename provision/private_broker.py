@@ -55,6 +55,7 @@ def private_broker(
         "mosquitto/private.conf.j2",
         user=host.user.name,
         port=spec.port,
+        interface="lo" if host.init != "launchd" else None,
         run_as="mosquitto" if as_root else None,
         state=state,
         settings=tuple(mosquitto.SETTINGS.items()),

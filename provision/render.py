@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import xml.sax.saxutils
 from functools import cache
 from importlib.resources import files
 
@@ -22,6 +23,11 @@ def render(template: str, **values: object) -> str:
         ValueError: If a value cannot be written in that language.
     """
     return _environment().get_template(template).render(version=__version__, **values)
+
+
+def plain(name: str) -> str:
+    """A file of ``templates/`` in which there is nothing to fill in."""
+    return _source(name)
 
 
 @cache
@@ -43,6 +49,7 @@ def _environment() -> jinja2.Environment:
         shell=shlex.quote,
         toml=toml_string,
         json=json.dumps,
+        xml=xml_text,
     )
     return environment
 
@@ -80,6 +87,11 @@ def mosquitto_value(value: object) -> str:
 def toml_string(value: str) -> str:
     """A TOML basic string: JSON's, but for DEL, and for surrogate pairs, of which TOML knows none."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def xml_text(value: object) -> str:
+    """For the text of an XML element."""
+    return xml.sax.saxutils.escape(_one_line(value))
 
 
 def _one_line(value: object) -> str:

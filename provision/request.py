@@ -30,6 +30,7 @@ class Request:
     """What was said this time, by flags or in a document; None means that nothing was.
 
     Attributes:
+        whole: Whether ``agents`` are all that there are to be: those that are not among them go.
         take: Paths or ids of which ours is to win in a conflict.
     """
 
@@ -39,6 +40,7 @@ class Request:
     scope: str | None = None
     host_types: tuple[str, ...] | None = None
     skip_broker: bool | None = None
+    whole: bool = False
     take: frozenset[str] = frozenset()
 
 
@@ -88,6 +90,8 @@ def request_from_document(document: Mapping[str, Any]) -> Request:
         id = "planner"
         invoke = "/home/pi/bin/wake"
 
+    Agents that it does not name go, if it names any.
+
     Raises:
         UsageError: If a key is unknown or a value is of the wrong type.
     """
@@ -101,6 +105,14 @@ def request_from_document(document: Mapping[str, Any]) -> Request:
         if not all(isinstance(value, str) for value in agent.values()) or "id" not in agent:
             raise UsageError("an agent of the spec needs an id, and its values are texts")
         check_agent_id(agent["id"])
+    ids = [agent["id"] for agent in agents]
+    if twice := next((one for one in ids if ids.count(one) > 1), None):
+        raise UsageError(f"agent {twice!r} is in the spec twice", hint="write one table for each agent")
+    if not agents and "agents" in document:
+        raise UsageError(
+            "the spec has a list of agents, and none in it",
+            hint="leave agents out to keep those that there are; swarmbus uninstall --all takes them away",
+        )
     kinds: dict[str, type] = {
         "broker": str,
         "port": int,
@@ -119,6 +131,7 @@ def request_from_document(document: Mapping[str, Any]) -> Request:
         scope=document.get("scope"),
         host_types=None if host_types is None else tuple(host_types),
         skip_broker=document.get("skip_broker"),
+        whole="agents" in document,
     )
 
 

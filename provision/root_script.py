@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from swarmbus.errors import CannotRun
 from swarmbus.provision.acting import is_acting, starting_a_child
@@ -76,11 +76,19 @@ def run_script(shell: Sequence[str], steps: Sequence[RootStep], tell: Callable[[
 
 
 def _start(shell: Sequence[str]) -> subprocess.Popen[bytes]:
-    whole: dict[str, Any] = {"user": 0, "group": 0, "extra_groups": ()} if is_acting() else {}
-    pipe = subprocess.PIPE
+    root: int | None = 0 if is_acting() else None
+    groups: list[int] | None = [] if is_acting() else None
     with starting_a_child():
         return subprocess.Popen(
-            shell, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", **whole
+            shell,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_ENVIRONMENT,
+            cwd="/",
+            user=root,
+            group=root,
+            extra_groups=groups,
         )
 
 

@@ -28,7 +28,7 @@ class InstallSpec:
 
     Attributes:
         broker: Host name or address; ``localhost`` means a broker on this machine.
-        scope: ``user``: units of the user's own systemd.
+        scope: ``user``: units of the user's own systemd; ``system``: of the system's, run as the user.
         host_types: Agent hosts to set up; ``none`` for none.
         chosen: What was decided once and is kept to: ``broker`` and ``program`` (see `broker_choice`),
             ``supervisor``.
@@ -78,13 +78,19 @@ def merge(
         InvalidAgentId: If an id is none.
     """
     top: Mapping[str, Any] = config if config is not None else {}
-    broker = request.broker or _text(top.get("broker")) or _kept(kept, config, "broker") or DEFAULT_BROKER
+    asked_broker = DEFAULT_BROKER if request.broker == "local" else request.broker
+    broker = asked_broker or _text(top.get("broker")) or _kept(kept, config, "broker") or DEFAULT_BROKER
     port = request.port or _number(top.get("port")) or _kept(kept, config, "port") or DEFAULT_PORT
     if not 0 < port < 65536:
         raise UsageError(f"{port} is no TCP port", hint="1 to 65535; mosquitto's own is 1883")
     scope = request.scope or (kept.scope if kept else "user")
-    if scope != "user":
-        raise UsageError(f"scope {scope!r} is not known", hint="use --scope user")
+    if scope not in ("user", "system"):
+        raise UsageError(f"scope {scope!r} is not known", hint="use --scope user or --scope system")
+    if scope == "system" and system.user.uid == 0 and system.root_access() == "root":
+        raise UsageError(
+            "agents of the system do not run as root",
+            hint="give them an account of their own: swarmbus --user swarmbus init --scope system",
+        )
     host_types = request.host_types if request.host_types is not None else (kept.host_types if kept else ())
     if unknown := [name for name in host_types if name != "none"]:
         raise UsageError(f"agent host {unknown[0]!r} is not known", hint="use --host-type none")
@@ -103,7 +109,10 @@ def merge(
 def _agents(
     request: Request, kept: InstallSpec | None, config: Mapping[str, Any] | None, system: System
 ) -> tuple[AgentSpec, ...]:
-    known = {agent.id: agent for agent in kept.agents} if kept else {}
+    named = {agent.id for agent in request.agents}
+    known = (
+        {agent.id: agent for agent in kept.agents if agent.id in named or not request.whole} if kept else {}
+    )
     asked = {agent.id: agent for agent in request.agents}
     if nameless := asked.pop("", None):
         if len(known) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -60,6 +60,11 @@ class FileStat:
     Attributes:
         mode: Permission bits only.
         target: Where a symbolic link points to, as written in it; None for anything else.
+        modified: Unix time at which its content was changed; an installer may set it to what it likes.
+        changed: Unix time at which it came to be there, or its content or rights were changed.
+
+    The times are not in its ``repr``, by which `swarmbus.provision.settled` sees whether all is as it was: no
+    plan asks for them, and those of folders change with each message.
     """
 
     kind: Literal["file", "directory", "link", "other"]
@@ -68,6 +73,22 @@ class FileStat:
     gid: int
     size: int = 0
     target: str | None = None
+    modified: float = field(default=0.0, repr=False)
+    changed: float = field(default=0.0, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSeen:
+    """Room on a file system, in bytes and in files; what is kept for root is not counted as free.
+
+    Attributes:
+        files: 0 where the file system makes them as they are needed (btrfs).
+    """
+
+    size: int
+    free: int
+    files: int = 0
+    files_free: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +189,14 @@ class System(Protocol):
 
     def list(self, path: Path) -> list[str]:
         """Names in a folder, sorted; empty if there is no such folder or it cannot be read."""
+        ...
+
+    def disk(self, path: Path) -> DiskSeen:
+        """Room on the file system on which ``path`` lies.
+
+        Raises:
+            StorageError: If it cannot be found out.
+        """
         ...
 
     def may_write(self, path: Path) -> bool:

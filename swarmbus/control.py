@@ -1,8 +1,8 @@
 """The listener daemon's Unix socket, from outside: one JSON object a line, there and back.
 
 Only what the cheapest `swarmbus send` needs is imported here: no asyncio, no pydantic.
-Requests: ``{"op": "status" | "send" | "submit" | "wait" | "poke", ...}``; an answer with ``error`` is
-raised as the `SwarmbusError` of that code.
+Requests: ``{"op": "status" | "send" | "submit" | "wait" | "poke" | "rehearse", ...}``; an answer with
+``error`` is raised as the `SwarmbusError` of that code.
 """
 
 from __future__ import annotations

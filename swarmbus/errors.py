@@ -18,7 +18,8 @@
     │   └── Rejected                       any other reason code of 0x80 and above
     ├── TimedOut                        1  waited for as long as was asked
     ├── Conflict                        3  something else already holds what we need
-    │   └── ListenerRunning                a second listener daemon for one agent id
+    │   ├── ListenerRunning                a second listener daemon for one agent id
+    │   └── SessionTaken               78  another host's listener has our session at the broker
     └── NeedsRoot                       4  a step needs root and there is no way to become it
 
 The command line prints ``message`` and ``hint``, nothing else: never a traceback.
@@ -37,6 +38,7 @@ class ExitStatus(IntEnum):
     CANNOT_RUN = 2
     CONFLICT = 3
     NEEDS_ROOT = 4
+    SESSION_TAKEN = 78
 
 
 class SwarmbusError(Exception):
@@ -178,6 +180,21 @@ class ListenerRunning(Conflict):
     def __init__(self, message: str, *, hint: str | None = None, pid: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.pid = pid
+
+
+class SessionTaken(Conflict):
+    """Another listener has our client id, takes the session from us again and again, and is to keep it.
+
+    Args:
+        host: Where it runs; None when it does not say.
+    """
+
+    exit_status = ExitStatus.SESSION_TAKEN  # EX_CONFIG of sysexits.h: our unit does not start again on it
+    code = "session-taken"
+
+    def __init__(self, message: str, *, hint: str | None = None, host: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
 
 
 class NeedsRoot(SwarmbusError):

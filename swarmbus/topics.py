@@ -4,6 +4,7 @@
 ``agents/<id>/inbox``         directed messages; ``/<from>`` added where the broker checks the sender
 ``agents/broadcast``          messages to all; ``/<from>`` added likewise
 ``agents/<id>/presence``      retained, and the will
+``agents/<id>/health``        retained: how its host is, as the doctor saw it
 ``agents/<id>/receipts``      what the receiver has stored or seen; ``/<from>`` added likewise
 ============================  =====================================================================
 
@@ -18,7 +19,7 @@ from typing import Literal
 
 from swarmbus.agent_id import BROADCAST, check_agent_id, check_recipient, is_agent_id
 
-Kind = Literal["inbox", "broadcast", "presence", "receipts"]
+Kind = Literal["inbox", "broadcast", "presence", "health", "receipts"]
 
 ANY_PRESENCE_FILTER = "agents/+/presence"
 BROADCAST_FILTER = f"agents/{BROADCAST}/#"
@@ -30,7 +31,7 @@ class Topic:
 
     Attributes:
         kind: What travels on it.
-        agent_id: Whose inbox, presence or receipts; None for broadcast.
+        agent_id: Whose inbox, presence, health or receipts; None for broadcast.
         sender: The last level where the broker vouches for the sender; None on the bare topic.
     """
 
@@ -52,6 +53,11 @@ def broadcast(sender: str | None = None) -> str:
 def presence(agent_id: str) -> str:
     """Topic of an agent's presence."""
     return f"agents/{check_agent_id(agent_id)}/presence"
+
+
+def health(agent_id: str) -> str:
+    """Topic of how an agent and its host are."""
+    return f"agents/{check_agent_id(agent_id)}/health"
 
 
 def receipts(agent_id: str, sender: str | None = None) -> str:
@@ -87,6 +93,8 @@ def parse(topic: str) -> Topic:
             return Topic("broadcast", None, sender)
         case ["agents", agent_id, "presence"] if is_agent_id(agent_id):
             return Topic("presence", agent_id, None)
+        case ["agents", agent_id, "health"] if is_agent_id(agent_id):
+            return Topic("health", agent_id, None)
         case ["agents", agent_id, ("inbox" | "receipts") as kind] if is_agent_id(agent_id):
             return Topic(kind, agent_id, None)
         case ["agents", agent_id, ("inbox" | "receipts") as kind, sender] if is_agent_id(

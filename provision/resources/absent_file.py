@@ -37,6 +37,9 @@ class AbsentFile(Resource):
     def title(self) -> str:
         return f"take away {self.path}"
 
+    def undo_title(self, before: State) -> str:
+        return f"bring back {self.path}"
+
     def read(self, system: System) -> State:
         seen = system.stat(self.path)
         if seen is None:
@@ -67,7 +70,9 @@ class AbsentFile(Resource):
         return self.read(system)
 
     def undo(self, system: System, before: State, original: bytes | None) -> None:
-        if before["present"] and original is not None:
+        if not before["present"]:
+            system.remove(self.path)
+        elif original is not None:
             system.write_file(self.path, original, mode=int(before["mode"], 8))
 
     def record(self) -> dict[str, Any]:

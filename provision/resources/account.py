@@ -39,6 +39,9 @@ class Account(Resource):
     def title(self) -> str:
         return f"create the service account {self.name}, with the home {self.home}"
 
+    def undo_title(self, before: State) -> str:
+        return f"remove the service account {self.name}, and its home {self.home}"
+
     @property
     def scope(self) -> Scope:
         return "root"

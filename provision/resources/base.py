@@ -90,6 +90,8 @@ class Resource(ABC):
     kind: ClassVar[str]
     guarded: ClassVar[bool] = True
     """Whether undo leaves it alone when it is neither as it was nor as we left it: somebody edited it."""
+    goes_last: ClassVar[bool] = False
+    """Whether it is taken away after everything else, because what else is to be done stands on it."""
 
     group: str
     notify: tuple[str, ...] = field(default=(), compare=False)
@@ -104,6 +106,10 @@ class Resource(ABC):
     @abstractmethod
     def title(self) -> str:
         """What bringing it about is called for a human: "write /etc/…"."""
+
+    def undo_title(self, before: State) -> str:
+        """What taking it away, or putting it back as it was, is called for a human."""
+        return f"take back: {self.title}"
 
     @property
     def scope(self) -> Scope:
@@ -182,6 +188,11 @@ class Resource(ABC):
         Raises:
             CannotRun: If it does not come to that.
         """
+
+    @property
+    def takes_along(self) -> tuple[str, ...]:
+        """Handlers of what is gone when this is: a package takes its service along."""
+        return ()
 
     @property
     def leftovers(self) -> tuple[Path, ...]:

@@ -35,6 +35,11 @@ class Directory(Resource):
     def title(self) -> str:
         return f"make the folder {self.path}"
 
+    def undo_title(self, before: State) -> str:
+        if before["present"]:
+            return f"put the folder {self.path} back as it was"
+        return f"remove the folder {self.path}, if nothing else is in it"
+
     def read(self, system: System) -> State:
         seen = system.stat(self.path)
         if seen is not None and seen.kind == "link":
@@ -67,17 +72,21 @@ class Directory(Resource):
         return json.dumps([str(folder) for folder in self._missing(system)]).encode()
 
     def realise(self, system: System) -> State:
+        self._make_parents(system)
+        system.make_dir(self.path, mode=0o755 if self.mode is None else self.mode)
+        return self.read(system)
+
+    def _make_parents(self, system: System) -> None:
         for folder in reversed(self.path.parents):
             if system.stat(folder) is None:
                 # 0700 below a private folder and in the places of the XDG base directory specification
                 system.make_dir(folder, mode=0o755 if self.mode is None else 0o700)
-        system.make_dir(self.path, mode=0o755 if self.mode is None else self.mode)
-        return self.read(system)
 
     def undo(self, system: System, before: State, original: bytes | None) -> None:
         if before["present"]:
             if before.get("mode") or system.stat(self.path) is None:
                 mode = int(before.get("mode") or "0755", 8)
+                self._make_parents(system)
                 system.make_dir(self.path, mode=mode)
             return
         for folder in json.loads(original or b"[]"):

@@ -26,6 +26,7 @@ from swarmbus.provision.resources.base import (
 from swarmbus.provision.system import System
 
 _HEADER = re.compile(rb"\A(# written by swarmbus )\S+")
+BESIDE = ".swarmbus-new"
 ROOT_FOLDERS = (Path("/etc/mosquitto/conf.d"), Path("/etc/systemd/system"), Path("/etc/swarmbus"))
 """The only folders in which a file of root's is ever written; the journal is in the user's hands."""
 
@@ -36,6 +37,8 @@ class File(Resource):
 
     The version in its first line ("written by swarmbus 1.0.0") does not count when it is compared, so a
     new release does not touch a file, or restart what reads it, where nothing else is new in it.
+
+    A drop-in's folder comes with it, and goes with it when nothing else is in it.
 
     Attributes:
         root: Whether it is root's.
@@ -59,6 +62,9 @@ class File(Resource):
     @property
     def title(self) -> str:
         return f"write {self.path}"
+
+    def undo_title(self, before: State) -> str:
+        return f"put {self.path} back as it was" if before["present"] else f"remove {self.path}"
 
     @property
     def scope(self) -> Scope:
@@ -137,6 +143,8 @@ class File(Resource):
         return system.read(self.path)
 
     def realise(self, system: System) -> State:
+        if self._is_drop_in and system.stat(self.path.parent) is None:
+            system.make_dir(self.path.parent)
         system.write_file(self.path, self.content.encode(), mode=self.mode)
         system.remove(self._beside)
         return self.read(system)
@@ -144,18 +152,25 @@ class File(Resource):
     def undo(self, system: System, before: State, original: bytes | None) -> None:
         if not before["present"]:
             system.remove(self.path)
+            if self._is_drop_in:
+                system.remove_dir(self.path.parent)
         elif original is not None and "sha256" in before:
             system.write_file(self.path, original, mode=int(before["mode"], 8))
 
     def commands(self, system: System) -> list[Command]:
         self._check_folder()
-        data = self.content.encode()
-        return write_commands(self.path, data, mode=self.mode, owner=(0, 0), secret=self.secret)
+        data, folder = self.content.encode(), self.path.parent
+        write = write_commands(self.path, data, mode=self.mode, owner=(0, 0), secret=self.secret)
+        if not self._is_drop_in:
+            return write
+        make = ("/usr/bin/install", "-d", "-m", "0755", "-o", "0", "-g", "0", str(folder))
+        return [Command(make, inside=folder.parent), *write]
 
     def undo_commands(self, system: System, before: State, original: bytes | None) -> list[Command]:
         self._check_folder()
         if not before["present"]:
-            return remove_commands(self.path)
+            rmdir = Command(("/usr/bin/rmdir", "--", str(self.path.parent)), may_fail=True)
+            return [*remove_commands(self.path), *([rmdir] if self._is_drop_in else [])]
         if original is None or "sha256" not in before:
             return []
         owner = (int(before["uid"]), int(before["gid"]))
@@ -180,8 +195,12 @@ class File(Resource):
         )
 
     @property
+    def _is_drop_in(self) -> bool:
+        return self.path.parent.name.endswith(".service.d")  # systemd.unit(5)
+
+    @property
     def _beside(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.swarmbus-new")
+        return self.path.with_name(f"{self.path.name}{BESIDE}")
 
     def _check_folder(self) -> None:
         inside = (

@@ -51,6 +51,12 @@ class JsonKey(Resource):
         verb, where = ("set", "in") if self.value is not None else ("take", "out of")
         return f"{verb} {'.'.join(self.names)} {where} {self.path}"
 
+    def undo_title(self, before: State) -> str:
+        name = ".".join(self.names)
+        if before["present"]:
+            return f"put {name} in {self.path} back as it was"
+        return f"take {name} out of {self.path}"
+
     def read(self, system: System) -> State:
         data = system.read(self.path)
         if data is None or not data.strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -29,6 +29,7 @@ class Package(Resource):
 
     Attributes:
         start: Whether its service may start while it is installed; False where nothing would supervise it.
+        service: A unit of the system's that it brings, and that is gone with it; empty for none.
     """
 
     kind: ClassVar[str] = "package"
@@ -36,6 +37,7 @@ class Package(Resource):
 
     name: str
     start: bool = True
+    service: str = ""
 
     @property
     def id(self) -> str:
@@ -44,6 +46,9 @@ class Package(Resource):
     @property
     def title(self) -> str:
         return f"install the package {self.name}"
+
+    def undo_title(self, before: State) -> str:
+        return f"remove the package {self.name}"
 
     @property
     def scope(self) -> Scope:
@@ -77,10 +82,7 @@ class Package(Resource):
             return self.commands(system)
         ours = self._came_with_it(system, json.loads(original or b"[]"))
         for names in (ours, [self.name] if self.name in ours else []):
-            if not names:
-                return []
-            planned = system.run(["apt-get", "-s", "-y", "purge", *names], timeout=120)
-            if planned.ok and set(simulated_removals(planned.stdout)) <= set(names):
+            if names and removed_with(system, names) == set():
                 return [Command((*_APT, "purge", *names))]
         return []  # something that was installed since needs it, and it stays
 
@@ -95,12 +97,16 @@ class Package(Resource):
                 waiting += sorted(installed[name])
         return list(new)
 
+    @property
+    def takes_along(self) -> tuple[str, ...]:
+        return (f"system:restart:{self.service}",) if self.service else ()
+
     def record(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, "service": self.service}
 
     @classmethod
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Self:
-        return cls(group=group, name=str(record["name"]))
+        return cls(group=group, name=str(record["name"]), service=str(record.get("service", "")))
 
 
 def installed_packages(system: System) -> dict[str, frozenset[str]]:
@@ -134,6 +140,19 @@ def dpkg_version(system: System, name: str) -> str | None:
 def has_apt_lists(system: System) -> bool:
     """Whether apt knows any package that it could install."""
     return any("_Packages" in name for name in system.list(APT_LISTS))
+
+
+def removed_with(system: System, names: Sequence[str]) -> set[str] | None:
+    """What would have to go with these packages, because it needs them; None if apt cannot say."""
+    planned = system.run(["apt-get", "-s", "-y", "purge", *names], timeout=120)
+    return set(simulated_removals(planned.stdout)) - set(names) if planned.ok else None
+
+
+def conffile_digests(system: System, name: str) -> dict[Path, str]:
+    """MD5 digests of a package's configuration files as it brought them."""
+    listed = re.search(rb"^Conffiles:\n((?: .*\n)*)", _stanza(system, name), re.MULTILINE)
+    lines = [line.split() for line in listed[1].decode().splitlines()] if listed else []
+    return {Path(words[0]): words[1] for words in lines if len(words) > 1}
 
 
 def simulated_removals(output: str) -> list[str]:

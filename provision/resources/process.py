@@ -54,6 +54,9 @@ class Process(Resource):
     def title(self) -> str:
         return f"start {self.name} in the background"
 
+    def undo_title(self, before: State) -> str:
+        return f"have {self.name} run as it did before" if before["running"] else f"stop {self.name}"
+
     def read(self, system: System) -> State:
         if self.running(system) is None:
             return {"running": False}

@@ -49,6 +49,12 @@ class TomlKey(Resource):
     def title(self) -> str:
         return f"set {'.'.join((*self.table, self.key))} in {self.path}"
 
+    def undo_title(self, before: State) -> str:
+        name = ".".join((*self.table, self.key))
+        if before["present"]:
+            return f"put {name} in {self.path} back as it was"
+        return f"take {name} out of {self.path}"
+
     def read(self, system: System) -> State:
         data = system.read(self.path)
         if data is None:
@@ -94,9 +100,14 @@ class TomlKey(Resource):
     def undo(self, system: System, before: State, original: bytes | None) -> None:
         data = system.read(self.path)
         if data is None:
+            if before["present"] and original is not None:
+                self._write(system, original.decode())  # it went with its last key
             return
         text = data.decode()
-        if original is not None and self.edited(original.decode()) == text:
+        if original is not None and text in (
+            self.edited(original.decode()),
+            self._without(original.decode()),
+        ):
             self._write(system, original.decode())
             return
         if before["present"]:
@@ -105,6 +116,8 @@ class TomlKey(Resource):
         rest = self._without(text)
         if original is None and not rest.strip():
             system.remove(self.path)
+        elif original is not None and rest.split() == original.decode().split():
+            self._write(system, original.decode())  # what is left of ours is the space around it
         else:
             self._write(system, rest)
 

@@ -47,6 +47,9 @@ class UnpackedPackage(Resource):
     def title(self) -> str:
         return f"unpack the package {self.name} into {self.folder}"
 
+    def undo_title(self, before: State) -> str:
+        return f"remove the unpacked package {self.name} in {self.folder}"
+
     def read(self, system: System) -> State:
         stamp = system.read(self.folder / _STAMP)
         return {"present": True} if stamp is not None else ABSENT

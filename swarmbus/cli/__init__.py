@@ -13,6 +13,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Final
 
 import click
@@ -38,6 +39,9 @@ _SECTIONS: Final = {
     "Agents": {
         "list": "List the agents that are online.",
         "start": "Run the listener daemon of an agent.",
+        "pause": "Have no agent woken from now on: this one, all of this host, or all.",
+        "resume": "Take a pause back: of this agent, of this host, or of all.",
+        "mcp-server": "Serve an agent host over the Model Context Protocol, on standard input and output.",
     },
     "This host": {
         "init": "Set up agents on this host: broker, listener daemons, all that keeps them running.",
@@ -46,13 +50,15 @@ _SECTIONS: Final = {
         "adopt": "Take over the agents that swarmbus-py 0.1 or 0.2 runs on this host, with all they have.",
         "restart": "Restart the listener daemons of agents, and see that the new ones work.",
         "upgrade": "Bring another version of swarmbus to this host, and its agents with it.",
+        "uninstall": "Take agents, or all of swarmbus, off this host: as it was before.",
+        "show": "Say what is installed on this host, and what of it is ours.",
         "doctor": "Say what is wrong with the agents of this host, and how to mend it.",
     },
 }
 _COMMANDS: Final = [name for section in _SECTIONS.values() for name in section]
 
-# A module `list` would take the place of the builtin in this one.
-_MODULES: Final = {"list": "list_"}
+# A module `list` would take the place of the builtin in this one, and none can have a hyphen.
+_MODULES: Final = {"list": "list_", "mcp-server": "mcp_server"}
 
 # What a shell shows for a process that ended by SIGINT, and by SIGPIPE.
 _INTERRUPTED: Final = 130
@@ -102,8 +108,16 @@ class LazyGroup(click.Group):
     epilog="Settings also come from the environment and config.toml: docs/configuration.md.",
 )
 @click.version_option(__version__, prog_name="swarmbus", message="%(prog)s %(version)s")
-def commands() -> None:
+@click.option(
+    "--user", metavar="NAME", help="As root: do it for this account, with its rights and not with root's."
+)
+@click.pass_context
+def commands(context: click.Context, user: str | None) -> None:
     """Messages between AI agents that are not lost."""
+    if user is not None:
+        from swarmbus.cli.for_account import act  # noqa: PLC0415  # only root has a use for it
+
+        context.obj = act(user, context.invoked_subcommand)
 
 
 def main() -> int:
@@ -144,9 +158,10 @@ def run(given: Sequence[str]) -> int:
 
 def _report(error: SwarmbusError, given: Sequence[str]) -> int:
     """Say what went wrong on standard error, and to a program that asked for JSON."""
-    name = f"swarmbus {given[0]}" if given and given[0] in _COMMANDS else "swarmbus"
+    words = given[2:] if given[:1] == ["--user"] else given
+    name = f"swarmbus {words[0]}" if words and words[0] in _COMMANDS else "swarmbus"
     output.complain(name, error)
-    if "--json" in given:
+    if _asks_for_json(given):
         try:
             facts = {"error": error.code, "message": error.message, "hint": error.hint}
             # Of `swarmbus.provision.root.RootStepsNeeded`: what an administrator can run.
@@ -169,6 +184,11 @@ def _unforeseen(error: Exception) -> SwarmbusError:
         f"internal error: {type(error).__name__}: {error}",
         hint="this is a fault of swarmbus: please report it with what the same call with -v prints",
     )
+
+
+def _asks_for_json(given: Sequence[str]) -> bool:
+    pairs = pairwise(given)
+    return "--json" in given or "--format=json" in given or ("--format", "json") in pairs
 
 
 def _is_verbose(given: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ import click
 
 from swarmbus.agent_id import check_agent_id
 from swarmbus.cli import installing, options, output
+from swarmbus.cli.gates import canary_gate
 from swarmbus.errors import ExitStatus, SwarmbusError
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def command(agent_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool,
         return _nothing(adoption, as_json=as_json)
     if dry_run:
         return installing.show_only(adoption.prepared.plan, as_json=as_json)
-    outcome = installing.carry_out_plan("swarmbus adopt", adoption.prepared, yes=yes, as_json=as_json)
+    outcome = installing.carry_out_plan(
+        "swarmbus adopt", adoption.prepared, yes=yes, as_json=as_json, gate=canary_gate
+    )
     if outcome is None:
         return ExitStatus.NO
     if not outcome.failed and not outcome.plan.blocked and not as_json:
@@ -56,8 +59,8 @@ def _took_back_what_was_begun(system: System, *, yes: bool) -> bool:
     """Undo a run that was killed in the middle; False if the operator does not want that."""
     from swarmbus.cli.init_show import Progress  # noqa: PLC0415
     from swarmbus.provision.adopt import was_interrupted  # noqa: PLC0415
-    from swarmbus.provision.init import roll_back  # noqa: PLC0415
     from swarmbus.provision.layout import Layout  # noqa: PLC0415
+    from swarmbus.provision.rollback import roll_back  # noqa: PLC0415
 
     if not was_interrupted(system, Layout.of_this_user()):
         return True
@@ -79,7 +82,7 @@ def _nothing(adoption: Adoption, *, as_json: bool) -> ExitStatus:
         return ExitStatus.DONE
     output.say("there is nothing to adopt: no unit of this user runs swarmbus-py")
     for note in adoption.notes:
-        output.say(f"note: {note}")
+        output.note(note)
     return ExitStatus.DONE
 
 

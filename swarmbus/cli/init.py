@@ -37,6 +37,11 @@ _CREDENTIALS: Final = ("username", "password", "ca_cert", "client_cert", "client
 @click.option(
     "--invoke", metavar="COMMAND", help="Run for each message, with the body on its standard input."
 )
+@click.option(
+    "--scope",
+    type=click.Choice(["user", "system"]),
+    help="Whose units run the listeners: yours, or the system's. [default: as before, or user]",
+)
 @click.option("--skip-broker", is_flag=True, default=None, help="Install and configure no broker.")
 @click.option("--skip-plugin", is_flag=True, help="Connect no agent host, as --host-type none.")
 @spec_file.option
@@ -51,6 +56,7 @@ def command(
     settings: Settings,
     agent_ids: tuple[str, ...],
     host_type: str | None,
+    scope: str | None,
     skip_broker: bool | None,
     skip_plugin: bool,
     spec: str | None,
@@ -73,7 +79,7 @@ def command(
     if rollback:
         return _take_back(dry_run=dry_run, yes=yes, as_json=as_json)
     _refuse_what_is_not_here(settings, None if skip_plugin else host_type)
-    flags = _flags(settings, agent_ids, skip_broker)
+    flags = _flags(settings, agent_ids, scope, skip_broker)
     said = [name for name, value in flags.items() if value is not None]
     if resume and (said or spec):
         raise UsageError("--resume goes on with what was asked for before", hint="give it no other option")
@@ -109,11 +115,11 @@ def _request(flags: dict[str, Any], spec: str | None, take: tuple[str, ...], *, 
 def _take_back(*, dry_run: bool, yes: bool, as_json: bool) -> ExitStatus:
     """``--rollback``."""
     from swarmbus.cli.init_show import Progress  # noqa: PLC0415  # as above
-    from swarmbus.provision.init import roll_back  # noqa: PLC0415
     from swarmbus.provision.journal import Journal  # noqa: PLC0415
     from swarmbus.provision.layout import Layout  # noqa: PLC0415
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
     from swarmbus.provision.plan import Plan  # noqa: PLC0415
+    from swarmbus.provision.rollback import roll_back  # noqa: PLC0415
 
     system = LocalSystem()
     interrupted = Journal(system, Layout.of_this_user().provision).interrupted()
@@ -123,7 +129,7 @@ def _take_back(*, dry_run: bool, yes: bool, as_json: bool) -> ExitStatus:
             output.write_json(Plan(()).as_json())
         return ExitStatus.DONE
     for entry in reversed(interrupted.changes):
-        output.say(f"  to be taken back: {entry.resource().title}")
+        output.say(f"  to be taken back: {entry.title}")
     if dry_run:
         return ExitStatus.DONE
     if not installing.may_go_on("Take it back?", yes=yes):
@@ -135,7 +141,7 @@ def _take_back(*, dry_run: bool, yes: bool, as_json: bool) -> ExitStatus:
     if as_json:
         output.write_json(outcome.as_json())
     for note in outcome.notes:
-        output.say(f"note: {note}")
+        output.note(note)
     if outcome.error is not None:
         output.complain("swarmbus init", outcome.error)
     return outcome.exit_status
@@ -160,7 +166,9 @@ def _refuse_what_is_not_here(settings: Settings, host_type: str | None) -> None:
         )
 
 
-def _flags(settings: Settings, agent_ids: tuple[str, ...], skip_broker: bool | None) -> dict[str, Any]:
+def _flags(
+    settings: Settings, agent_ids: tuple[str, ...], scope: str | None, skip_broker: bool | None
+) -> dict[str, Any]:
     """What was asked for this time: flags, and of the environment, which no daemon has, where the bus is."""
     asked = {
         name: getattr(settings, name)
@@ -174,7 +182,7 @@ def _flags(settings: Settings, agent_ids: tuple[str, ...], skip_broker: bool | N
         asked["agent_id"] = list(agent_ids)
     elif settings.sources.get("agent_id") == "environment":
         asked["agent_id"] = settings.agent_id
-    return {**asked, "skip_broker": skip_broker}
+    return {**asked, "scope": scope, "skip_broker": skip_broker}
 
 
 def _tell_success(prepared: Prepared, outcome: Outcome) -> None:

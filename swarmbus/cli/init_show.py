@@ -14,9 +14,9 @@ from rich.text import Text
 
 from swarmbus.cli import moments, output
 from swarmbus.inbox_file import one_line
-from swarmbus.provision.apply import Event
 from swarmbus.provision.plan import Action, Plan
 from swarmbus.provision.resources.base import Verb
+from swarmbus.provision.run import Event
 
 _MARKS: Final = {
     Verb.CREATE: ("+", output.GREEN),
@@ -26,6 +26,9 @@ _MARKS: Final = {
     Verb.KEEP: ("=", output.DIM),
     Verb.CONFLICT: ("!", output.RED),
 }
+
+_LONG: Final = 80
+"""Lines of a new file that are not printed unless asked for: units and settings are shorter."""
 
 _WORDS: Final = {
     "done": ("ok", "green"),
@@ -42,9 +45,7 @@ def show_plan(plan: Plan, write: Callable[[str], None]) -> None:
     for action in plan.actions:
         if action.verb.changes_host or action.verb is Verb.CONFLICT:
             write(f"{_heading(action)}\n")
-            write(
-                "".join(f"      {_painted(line)}\n" for line in (action.comparison.diff or "").splitlines())
-            )
+            write("".join(f"      {line}\n" for line in _diff(action)))
     for handler in plan.handlers:
         write(f"  {output.paint('>', output.YELLOW)} {one_line(handler.title)}\n")
     if not plan.changed and not plan.conflicts and not plan.unfinished:
@@ -53,13 +54,20 @@ def show_plan(plan: Plan, write: Callable[[str], None]) -> None:
         write(f"note: {one_line(note)}\n")
 
 
+def _diff(action: Action) -> list[str]:
+    lines = (action.comparison.diff or "").splitlines()
+    if action.verb is Verb.CREATE and len(lines) > _LONG and not output.verbosity():
+        return [f"a new file of {len(lines) - 3} lines; -v prints it"]  # without the three of the heading
+    return [_painted(line) for line in lines]
+
+
 def _heading(action: Action) -> str:
     mark, colour = _MARKS[action.verb]
     root = " (root)" if action.scope == "root" else ""
     reason = ""
-    if action.verb is not Verb.CREATE and action.comparison.reason:
+    if action.verb not in (Verb.CREATE, Verb.DELETE) and action.comparison.reason:
         reason = f": {one_line(action.comparison.reason)}"
-    return f"  {output.paint(mark, colour)} {one_line(action.resource.title)}{root}{reason}"
+    return f"  {output.paint(mark, colour)} {one_line(action.title)}{root}{reason}"
 
 
 def _painted(line: str) -> str:
@@ -69,7 +77,7 @@ def _painted(line: str) -> str:
 
 
 class Progress:
-    """An observer of `swarmbus.provision.apply`: alive on a terminal, a line a step elsewhere.
+    """An observer of a `swarmbus.provision.run`: alive on a terminal, a line a step elsewhere.
 
     Args:
         stream: Where to.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -15,20 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from swarmbus.cli import output
-from swarmbus.config import load_settings
+from swarmbus.cli.gates import canary_gate, heard
 from swarmbus.errors import ExitStatus, NeedsRoot, SwarmbusError, UsageError
 from swarmbus.inbox_file import one_line
 
 if TYPE_CHECKING:
-    from swarmbus.provision.outcome import GateReport, Outcome, Prepared
+    from swarmbus.provision.outcome import Gate, Outcome, Prepared
     from swarmbus.provision.plan import Plan
     from swarmbus.provision.request import Request
-
-_CANARY_PATIENCE: Final = 15.0
-"""Seconds until the listeners, all of them, that were only just started have to be there."""
-
-_HEARD_LATELY: Final = 60.0
-"""Seconds; a listener sends itself a marker every 20."""
 
 _RESUME: Final = "swarmbus init --resume"
 
@@ -46,18 +39,22 @@ def install(
     Returns:
         What came of it; the exit status where nothing was to be done, or was not agreed to.
     """
+    from swarmbus.cli import for_account  # noqa: PLC0415  # it stands on this module
     from swarmbus.provision.layout import Layout  # noqa: PLC0415  # --help loads no engine
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
     from swarmbus.provision.settled import Noting, recall, remember  # noqa: PLC0415
 
-    system, folder = LocalSystem(), Layout.of_this_user().provision
+    if (ended := for_account.create(dry_run=dry_run, yes=yes, as_json=as_json)) is not None:
+        return ended
+    system, layout = LocalSystem(), Layout.of_this_user()
+    folder, request = layout.provision, for_account.with_scope(system, layout, request)
     if (document := recall(system, folder, request)) is not None:
-        gate = None if dry_run else heard_gate(document)
+        gate = None if dry_run else heard(document)
         if dry_run or gate is not None:
             return _tell_settled(document, gate, as_json=as_json)
     from swarmbus.provision.bus import LocalBus  # noqa: PLC0415  # what is settled loads no engine
-    from swarmbus.provision.init import prepare  # noqa: PLC0415
     from swarmbus.provision.precautions import check_broker  # noqa: PLC0415
+    from swarmbus.provision.prepare import prepare  # noqa: PLC0415
 
     noting = Noting(system)
     prepared = prepare(noting.as_system, request)
@@ -72,7 +69,7 @@ def install(
         plan = replace(plan, notes=(*plan.notes, f"{error.message}: init would stop here"))
     if dry_run:
         return show_only(plan, as_json=as_json)
-    outcome = carry_out_plan(name, prepared, yes=yes, as_json=as_json)
+    outcome = carry_out_plan(name, prepared, yes=yes, as_json=as_json, gate=canary_gate)
     if outcome is None:
         return ExitStatus.NO
     if not outcome.failed and outcome.changed:
@@ -88,32 +85,6 @@ def _settled_document(prepared: Prepared, plan: Plan) -> dict[str, Any]:
 
     agents = [agent.id for agent in prepared.spec.agents]
     return {**plan.as_json(), "agents": agents, "code": installed_fingerprint()}
-
-
-def heard_gate(document: dict[str, Any]) -> dict[str, Any] | None:
-    """Whether each listener has lately heard itself through the broker, with the code that is installed.
-
-    Returns:
-        The gate for ``--json``; None where one has not, and the canary has to say why.
-    """
-    from swarmbus import control  # noqa: PLC0415  # --help has no use for it
-
-    heard = {}
-    for agent in document["agents"]:
-        try:
-            status = control.request(agent, {"op": "status"}, timeout=2.0)
-        except (control.NoListener, SwarmbusError):
-            return None
-        ago = time.time() - (status.get("heard") or 0.0)
-        if (
-            status.get("fingerprint") != document["code"]
-            or not status.get("connected")
-            or ago > _HEARD_LATELY
-        ):
-            return None
-        heard[agent] = round(ago, 1)
-    told = ", ".join(f"{agent} {ago:.0f} s ago" for agent, ago in heard.items())
-    return {"ok": True, "summary": f"heard themselves through the broker: {told}", "heard": heard}
 
 
 def _tell_settled(document: dict[str, Any], gate: dict[str, Any] | None, *, as_json: bool) -> ExitStatus:
@@ -169,11 +140,23 @@ def may_go_on(question: str, *, yes: bool) -> bool:
     return click.confirm(question, default=True, err=True)
 
 
-def carry_out_plan(name: str, prepared: Prepared, *, yes: bool, as_json: bool) -> Outcome | None:
-    """Show it, ask, carry it out with a canary as the gate, and say what came of it.
+def carry_out_plan(
+    name: str,
+    prepared: Prepared,
+    *,
+    yes: bool,
+    as_json: bool,
+    gate: Gate | None,
+    again: str = _RESUME,
+    more: Mapping[str, Any] | None = None,
+) -> Outcome | None:
+    """Show it, ask, carry it out, and say what came of it.
 
     Args:
         name: What the command is called: ``swarmbus adopt``.
+        gate: Tries what is there afterwards.
+        again: What to call when root has done its part.
+        more: For the JSON.
 
     Returns:
         None if the operator said no.
@@ -182,29 +165,29 @@ def carry_out_plan(name: str, prepared: Prepared, *, yes: bool, as_json: bool) -
         RootStepsNeeded: If root is needed and not to be had; what it would run has been printed.
     """
     from swarmbus.cli.init_show import Progress, show_plan  # noqa: PLC0415
-    from swarmbus.provision.init import carry_out  # noqa: PLC0415
+    from swarmbus.provision.carry_out import carry_out  # noqa: PLC0415
     from swarmbus.provision.root import RootStepsNeeded  # noqa: PLC0415
 
     plan = prepared.plan
     show_plan(plan, output.say_part)
-    if plan.changed and not plan.blocked and not may_go_on("Do this?", yes=yes):
+    if (plan.changed or prepared.afterwards) and not plan.blocked and not may_go_on("Do this?", yes=yes):
         output.say("nothing was changed")
         return None
     try:
         with taken_back_on_signals(), Progress(sys.stderr) as progress:
-            outcome = carry_out(prepared, gate=canary_gate, observer=progress)
+            outcome = carry_out(prepared, gate=gate, observer=progress)
     except RootStepsNeeded as error:
         if not as_json:
             output.write(error.script)
-        error.hint = f"{error.hint}; then: {_RESUME}"
+        error.hint = f"{error.hint}; then: {again}"
         raise
     if as_json:
-        output.write_json(outcome.as_json())
+        output.write_json({**outcome.as_json(), **(more or {})})
     elif isinstance(outcome.error, RootStepsNeeded):
         output.write(outcome.error.script)
     for note in outcome.notes[len(outcome.plan.notes) :]:
-        output.say(f"note: {note}")  # the plan's own were shown with it
-    if (error_ := _error(name, outcome)) is not None:
+        output.note(note)  # the plan's own were shown with it
+    if (error_ := why_failed(name, outcome, again)) is not None:
         output.complain(name, error_)
     return outcome
 
@@ -233,25 +216,12 @@ def taken_back_on_signals() -> Iterator[None]:
             os.kill(os.getpid(), ended_by[0])
 
 
-def canary_gate(prepared: Prepared) -> GateReport:
-    """One message for each agent, from it to itself, through broker, listener, mailbox and receipt."""
-    from swarmbus.provision.canary import canary  # noqa: PLC0415
-    from swarmbus.provision.outcome import GateReport  # noqa: PLC0415
+def why_failed(name: str, outcome: Outcome, again: str = _RESUME) -> SwarmbusError | None:
+    """What to tell of an outcome that is not what was wanted; None if it is.
 
-    results = []
-    give_up = time.monotonic() + _CANARY_PATIENCE
-    for agent in prepared.spec.agents:
-        patience = max(0.0, give_up - time.monotonic())
-        results.append(canary(load_settings({"agent_id": agent.id}), patience=patience))
-        if not results[-1].ok:
-            break  # that is enough to take all of it back
-    first = next((result for result in results if not result.ok), results[0])
-    return GateReport(
-        ok=first.ok, summary=first.summary, detail={"canaries": [result.as_dict() for result in results]}
-    )
-
-
-def _error(name: str, outcome: Outcome) -> SwarmbusError | None:
+    Args:
+        again: What to call when root has done its part.
+    """
     if outcome.plan.blocked:
         first = outcome.plan.conflicts[0]
         return UsageError(
@@ -264,7 +234,7 @@ def _error(name: str, outcome: Outcome) -> SwarmbusError | None:
     if outcome.error is not None:
         hint = f"{back}; {outcome.error.hint}" if outcome.error.hint else back
         if isinstance(outcome.error, NeedsRoot):
-            hint = f"{hint}; then: {_RESUME}"
+            hint = f"{hint}; then: {again}"
         return SwarmbusError(outcome.error.message, hint=hint)
     summary = outcome.gate.summary if outcome.gate else "failed"
     return SwarmbusError(summary, hint=f"{back}; swarmbus doctor says more")

@@ -62,3 +62,19 @@ def since(text: str, now: float | None = None) -> float:
             f"--since: {text!r} is not a time", hint="write 10m, 2h, 3d, or 2026-04-14, or 2026-04-14T05:00Z"
         )
     return at
+
+
+def span(text: str, option: str) -> float:
+    """Seconds of ``30m``, ``12h``, ``7d``, ``2w``.
+
+    Args:
+        option: What it was given by, for the message.
+
+    Raises:
+        UsageError: If it is none, or over a year.
+    """
+    found = _AGO.fullmatch(text)
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    if not 0 < seconds <= 366 * 86_400:
+        raise UsageError(f"{option}: {text!r} is no span of time up to a year", hint="write 30m, 12h or 7d")
+    return float(seconds)

@@ -46,6 +46,7 @@ def send_without_listener(
         "state": delivery.state,
         "reason": delivery.reason,
         "unreachable": bus.last_error if delivery.state == "queued" else None,
+        "paused": delivery.paused,
     }
 
 

@@ -91,12 +91,12 @@ _CONNECTION: Final = (
 )
 
 
+verbose = click.option("-v", "--verbose", count=True, help="Say more on standard error; twice for all.")
+
+
 def as_json(callback: Callback) -> Callback:
     """How to print; belongs at the end of a command's options."""
-    callback = click.option("-v", "--verbose", count=True, help="Say more on standard error; twice for all.")(
-        callback
-    )
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(callback)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(verbose(callback))
 
 
 def _check_consumer(context: click.Context, option: click.Parameter, name: str) -> str:

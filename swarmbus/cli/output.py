@@ -110,6 +110,13 @@ def warn(text: str) -> None:
     say(f"{paint('warning:', YELLOW, stream=sys.stderr)} {text}")
 
 
+def note(text: str) -> None:
+    """Tell the person something worth knowing; parts of it may be others' words."""
+    from swarmbus.inbox_file import one_line  # noqa: PLC0415  # the cheap send has no notes
+
+    say(f"note: {one_line(text)}")
+
+
 def detail(text: str) -> None:
     """Tell the person something only if asked with ``-v``."""
     if _verbosity:

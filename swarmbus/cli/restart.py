@@ -25,7 +25,7 @@ def command(agent_ids: tuple[str, ...], every: bool, as_json: bool, verbose: int
     time, and no further after one that does not come back well: exit status 1.
     """
     from swarmbus.provision.bus import LocalBus  # noqa: PLC0415  # --help loads no engine
-    from swarmbus.provision.facts import known_agents  # noqa: PLC0415
+    from swarmbus.provision.known_agents import known_agents  # noqa: PLC0415
     from swarmbus.provision.layout import Layout  # noqa: PLC0415
     from swarmbus.provision.local_system import LocalSystem  # noqa: PLC0415
     from swarmbus.provision.restart import (  # noqa: PLC0415

@@ -11,6 +11,7 @@ import click
 
 from swarmbus.cli import options, output
 from swarmbus.errors import ExitStatus, SwarmbusError, UsageError
+from swarmbus.inbox_file import one_line
 
 if TYPE_CHECKING:
     from swarmbus.provision.upgrade import UpgradeOutcome
@@ -116,12 +117,12 @@ def _described(plan: UpgradePlan) -> list[str]:
     lines += [f"  render    {path}" for path in plan.rendered]
     lines += [f"  restart   listener of {agent}" for agent in plan.agents]
     lines += [f"  problem   {problem}" for problem in plan.problems]
-    return [*lines, *(f"note: {note}" for note in plan.notes)]
+    return [*lines, *(f"note: {one_line(note)}" for note in plan.notes)]
 
 
 def _tell(outcome: UpgradeOutcome, *, as_json: bool) -> None:
     for note in outcome.notes:
-        output.say(f"note: {note}")
+        output.note(note)
     if outcome.error is None:
         if not as_json:
             output.write_lines([f"swarmbus {outcome.old} -> {outcome.new}"])

@@ -19,8 +19,9 @@ from swarmbus.bus import AgentBus
 from swarmbus.connection import Arrival, Connection
 from swarmbus.dispatch import Handler
 from swarmbus.envelope import AgentMessage
+from swarmbus.lock import lock_holder
 from swarmbus.mailbox import Mailbox, Outbound, Quarantined, StoredMessage
-from swarmbus.paths import mailbox_path
+from swarmbus.paths import lock_path, mailbox_path
 from tests.lab.loop import until
 from tests.lab.mosquitto import Broker
 
@@ -144,3 +145,19 @@ def sent(agent_id: str, message_id: str) -> Outbound:
 async def until_state(agent_id: str, message_id: str, state: str, *, timeout: float = 10.0) -> None:
     """Wait until an agent's spool says so of a message."""
     await until(lambda: sent(agent_id, message_id).state == state, timeout=timeout)
+
+
+async def send_stored(broker: Broker, *subjects: str, to: str = "coder", body: str = "b") -> list[str]:
+    """Have ``planner`` send these, and wait until they are in the receiver's mailbox; their ids."""
+    async with bus_of(broker, "planner") as planner:
+        return [(await planner.send(to, subject, body, wait="stored")).id for subject in subjects]
+
+
+async def until_received(agent_id: str) -> None:
+    """Wait until some process on this host holds the agent's session and has drained it."""
+
+    def is_received() -> bool:
+        holder = lock_holder(lock_path(agent_id))
+        return holder is not None and holder[1] in ("staying", "listener")
+
+    await until(is_received)

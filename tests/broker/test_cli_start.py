@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from swarmbus import version
+from swarmbus.handlers.unit_run import Limits, best_runner
 from swarmbus.lock import lock_holder
-from swarmbus.paths import lock_path
+from swarmbus.paths import lock_path, wake_dir
 from tests.lab.command import swarmbus
 from tests.lab.listener import Listener
 from tests.lab.mosquitto import Broker, unused_port
@@ -37,16 +38,21 @@ def test_first_lines_say_with_what_it_runs(broker: Broker, home: Path) -> None:
         time.sleep(0.3)
         first = listener.output.splitlines()
     assert first[0] == "swarmbus listener of coder"
-    facts = dict(line.strip().split(":", 1) for line in first[1:7])
+    facts = dict(line.strip().split(":", 1) for line in first[1:8])
     assert {name: value.strip() for name, value in facts.items()} == {
         "version": version.__version__,
         "broker": f"{broker.host}:{broker.port}",
         "session": "not kept (--no-persistent)",
         "inbox": f"{home}/in.md",
         "invoke": "cat -n",
+        "wakes": f"for messages of high priority, in {_runner_in_words('coder')}",
         "outbox": "none: what is sent is written to no file",
     }
-    assert first[7] == f"ready: connected to 127.0.0.1:{broker.port} by MQTT 5, made a new session"
+    assert first[8] == f"ready: connected to 127.0.0.1:{broker.port} by MQTT 5, made a new session"
+
+
+def _runner_in_words(agent_id: str) -> str:
+    return best_runner(agent_id, wake_dir(agent_id), Limits(2048, 512)).about
 
 
 def test_ready_is_an_object_for_programs(broker: Broker) -> None:
@@ -109,7 +115,7 @@ def test_invoke_runs_and_quarantine_retry_has_it_run_again(broker: Broker, home:
     script.chmod(0o755)
     config = home / ".config/swarmbus/config.toml"
     config.parent.mkdir(parents=True)
-    config.write_text("invoke_attempts = 1\n")
+    config.write_text("invoke_attempts = 1\nwake = 'each'\n")
     with Listener("coder", broker, f"--invoke={script}"):
         swarmbus("send", "--agent-id=coder", "--to=coder", "--subject=s", "--body=one.", *where(broker))
         _until(lambda: swarmbus("quarantine", "--agent-id=coder", "--json").json != [])

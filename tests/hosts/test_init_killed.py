@@ -8,8 +8,9 @@ import shlex
 import pytest
 
 from tests.hosts.conftest import MakeHost
-from tests.hosts.test_init import PYTHON, SWARMBUS, _changed, _install, _plan, _snapshot, _talks
+from tests.hosts.test_init import PYTHON, SWARMBUS, _install, _plan, _talks
 from tests.lab.hosts import Host
+from tests.lab.snapshot import changed, snapshot
 
 # Without a package to install: that takes its time, and tests/provision kills in every step of it.
 _PREPARED = (
@@ -20,7 +21,8 @@ _PREPARED = (
 
 _KILLED = """
 import json, os, sys
-from swarmbus.provision.init import carry_out, prepare
+from swarmbus.provision.carry_out import carry_out
+from swarmbus.provision.prepare import prepare
 from swarmbus.provision.local_system import LocalSystem
 
 class Deadly:
@@ -36,7 +38,7 @@ carry_out(prepare(LocalSystem(), {"agent_id": ["planner", "coder"], "port": 1884
 """
 
 _TAKE_BACK = """
-from swarmbus.provision.init import roll_back
+from swarmbus.provision.rollback import roll_back
 from swarmbus.provision.local_system import LocalSystem
 outcome = roll_back(LocalSystem(), finished=True)
 assert outcome is None or outcome.rolled_back, outcome.notes
@@ -55,7 +57,7 @@ def test_killed_after_every_step(make_host: MakeHost, suite: str, heal: str) -> 
     _install(host)
     host.run_as_root(_PREPARED)
     host.ssh("mkdir -p .local/state/swarmbus sync")  # what listeners and the journal itself leave
-    before = _snapshot(host)
+    before = snapshot(host)
     steps = 0
     while True:
         steps += 1
@@ -68,7 +70,7 @@ def test_killed_after_every_step(make_host: MakeHost, suite: str, heal: str) -> 
             host.ssh([PYTHON, "-I", "-c", _TAKE_BACK])
         else:
             host.ssh(f"{SWARMBUS} init --rollback --yes")
-        left = {path for path in _changed(before, _snapshot(host)) if not path.startswith("/home/pi/sync/")}
+        left = {path for path in changed(before, snapshot(host)) if not path.startswith("/home/pi/sync/")}
         assert left == set(), steps
         assert host.run_as_root("systemctl is-active mosquitto").stdout == "active\n"
         assert "1884" not in host.run_as_root("ss -ltn").stdout, steps

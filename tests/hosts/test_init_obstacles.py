@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tests.hosts.conftest import MakeHost
-from tests.hosts.test_init import SWARMBUS, _changed, _install, _plan, _snapshot, _talks
+from tests.hosts.test_init import SWARMBUS, _install, _plan, _talks
+from tests.lab.hosts import Host
+from tests.lab.snapshot import changed, snapshot
 
 UNIT = ".config/systemd/user/swarmbus-planner.service"
 
@@ -15,16 +17,26 @@ def test_a_disk_that_is_full_in_the_middle(make_host: MakeHost) -> None:
     host.ssh("mkdir -p .config/systemd/user .local/state")
     host.run_as_root("mount -t tmpfs -o size=4k,uid=1000,gid=1000 none /home/pi/.config/systemd/user")
     host.ssh("head -c 4096 /dev/zero > .config/systemd/user/filler; true")
-    before = _snapshot(host)
+    before = snapshot(host)
     ran = host.ssh(f"{SWARMBUS} init --agent-id planner --yes", check=False)
     assert ran.returncode == 1
     assert "No space left on device" in ran.stderr
     assert "everything was taken back" in ran.stderr
-    assert _changed(before, _snapshot(host)) == set()
+    assert changed(before, snapshot(host)) == set()
     host.ssh("rm .config/systemd/user/filler")
     host.run_as_root("umount /home/pi/.config/systemd/user")
     host.ssh(f"{SWARMBUS} init --agent-id planner --yes")
     _talks(host, "planner", "pi")
+    _a_unit_that_waits_for_its_next_restart(host)
+
+
+def _a_unit_that_waits_for_its_next_restart(host: Host) -> None:
+    """What kept it from running is mended, and nobody has to wait for the restart to be due."""
+    config, unit = ".config/swarmbus/config.toml", "swarmbus-planner.service"
+    host.ssh(f"echo 'broken = [' >> {config}; systemctl --user restart --no-block {unit}")
+    waits = f"[ $(systemctl --user show --property SubState --value {unit}) = auto-restart ]"
+    host.ssh(f"until {waits}; do sleep 0.1; done; sed -i '$d' {config}; {SWARMBUS} init --yes", timeout=60)
+    assert host.ssh(f"systemctl --user is-active {unit}").stdout == "active\n"
 
 
 def test_a_disk_that_is_full_from_the_beginning(make_host: MakeHost) -> None:
@@ -36,11 +48,11 @@ def test_a_disk_that_is_full_from_the_beginning(make_host: MakeHost) -> None:
         "mount -t tmpfs -o size=4k,uid=1000,gid=1000,mode=700 none /home/pi/.local/state/swarmbus"
     )
     host.ssh("head -c 4096 /dev/zero > .local/state/swarmbus/filler; true")
-    before = _snapshot(host)
+    before = snapshot(host)
     ran = host.ssh(f"{SWARMBUS} init --agent-id planner --yes", check=False)
     assert ran.returncode in (1, 2)
     assert "No space left on device" in ran.stderr
-    assert _changed(before, _snapshot(host)) == set()
+    assert changed(before, snapshot(host)) == set()
     assert "fault of swarmbus" not in ran.stderr
     host.run_as_root("umount /home/pi/.local/state/swarmbus")
     host.ssh(f"{SWARMBUS} init --agent-id planner --yes")

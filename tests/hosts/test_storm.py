@@ -51,6 +51,8 @@ def test_storm_loses_nothing_and_doubles_nothing(suite: str, broker: str, make_h
         "/home/pi/wake.sh", '#!/bin/sh\necho "$SWARMBUS_ID" >> /home/pi/invoked\n', mode=0o755, owner="pi"
     )
     host.ssh("./swarmbus/install.sh --agent-id receiver --invoke /home/pi/wake.sh", timeout=600)
+    host.ssh("sed -i '1i wake = \"each\"' .config/swarmbus/config.toml")
+    host.ssh("systemctl --user restart swarmbus-receiver")
     if broker == "debian's":
         host.run_as_root(["rm", OUR_BROKER_FILE])
         host.run_as_root(["systemctl", "restart", "mosquitto"])

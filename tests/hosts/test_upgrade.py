@@ -210,3 +210,16 @@ def test_restart_and_upgrade_without_systemd(make_container: MakeContainer) -> N
     ran = container.run(f"{SWARMBUS} upgrade --from ~/broken --yes --json", user="guest", check=False)
     assert (ran.returncode, json.loads(ran.stdout)["rolled_back"]) == (1, True), ran
     container.run(f"{SWARMBUS} doctor", user="guest")
+
+
+def test_extra_that_install_sh_was_given_is_brought_by_an_upgrade(make_container: MakeContainer) -> None:
+    container = make_container("bookworm", index=False)
+    container.copy_checkout()
+    container.run("./swarmbus/install.sh --no-init --with-mcp", timeout=600)
+    python = ".local/share/swarmbus/venv/bin/python"
+    container.run(f"{python} -I -m pip uninstall --quiet --yes mcp")  # as if the new release wanted it anew
+    container.run("cp -a swarmbus next")
+    container.run("sed -i 's/^__version__ = .*/__version__ = \"98.0.0\"/' next/swarmbus/version.py")
+    container.run(f"{SWARMBUS} upgrade --from ~/next --yes", timeout=600)
+    assert container.run(f"{SWARMBUS} --version").stdout == "swarmbus 98.0.0\n"
+    container.run([python, "-I", "-c", "import swarmbus.mcp.server"])

@@ -38,11 +38,18 @@ class Listener:
         broker: Where it connects; None leaves that to its options and config.toml.
         arguments: More options of ``swarmbus start``.
         python: The interpreter that has swarmbus.
+        state: Its state folder, as on another host; None for the test's.
     """
 
     def __init__(
-        self, agent_id: str, broker: Broker | None, *arguments: str, python: str = sys.executable
+        self,
+        agent_id: str,
+        broker: Broker | None,
+        *arguments: str,
+        python: str = sys.executable,
+        state: Path | None = None,
     ) -> None:
+        self._environment = {"SWARMBUS_STATE_DIR": str(state)} if state is not None else {}
         where = [f"--broker={broker.host}", f"--port={broker.port}"] if broker is not None else []
         self._argv = [python, "-m", "swarmbus", "start", f"--agent-id={agent_id}", *where, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,7 +98,7 @@ class Listener:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                env=os.environ | {"NOTIFY_SOCKET": notices.getsockname()},
+                env=os.environ | self._environment | {"NOTIFY_SOCKET": notices.getsockname()},
             )
             deadline = time.monotonic() + timeout
             while self.running and time.monotonic() < deadline:
@@ -112,6 +119,15 @@ class Listener:
         except subprocess.TimeoutExpired:
             self.kill()
             raise ListenerFailed(f"still there {_STOP_TIMEOUT:.0f} s after SIGTERM\n{self.output}") from None
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status, once it has ended by itself.
+
+        Raises:
+            subprocess.TimeoutExpired: If it had not after ``timeout`` seconds.
+        """
+        assert self._process is not None, "the listener is not running"
+        return self._process.wait(timeout)
 
     def kill(self) -> None:
         """End it with SIGKILL; does nothing when it has already ended."""

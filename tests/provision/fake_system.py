@@ -11,6 +11,7 @@ from swarmbus.errors import Conflict, StorageError
 from swarmbus.provision.root import RootStep, RootStepsNeeded
 from swarmbus.provision.system import (
     NOT_FOUND,
+    DiskSeen,
     FileStat,
     ProcessSeen,
     Result,
@@ -27,12 +28,15 @@ Programs = Callable[["FakeSystem", tuple[str, ...], bool], Result | None]
 
 @dataclass
 class Entry:
-    """A file, or with ``data`` None a folder."""
+    """A file, or with ``data`` None a folder, or with a ``target`` a symbolic link."""
 
     data: bytes | None
     mode: int
     uid: int
     gid: int
+    target: str | None = None
+    modified: float = 0.0
+    changed: float = 0.0
 
 
 @dataclass
@@ -46,6 +50,8 @@ class FakeSystem:
         writes: Paths that were written, removed or made, in order.
         held: Content of lock files that somebody else holds.
         unwritable: Files and folders that this user may not write.
+        hidden: Files that this user may not read.
+        disks: Room on the file systems at these folders; elsewhere there is plenty.
     """
 
     files: dict[Path, Entry] = field(default_factory=dict)
@@ -61,6 +67,8 @@ class FakeSystem:
     held: dict[Path, bytes] = field(default_factory=dict)
     processes: dict[int, ProcessSeen] = field(default_factory=dict)
     unwritable: set[Path] = field(default_factory=set)
+    hidden: set[Path] = field(default_factory=set)
+    disks: dict[Path, DiskSeen] = field(default_factory=dict)
     clock: float = 0.0
 
     def put(self, path: str, data: str = "", mode: int = 0o644, uid: int = 1000) -> None:
@@ -68,6 +76,11 @@ class FakeSystem:
         for folder in reversed(Path(path).parents):
             self.files.setdefault(folder, Entry(None, 0o755, 0, 0))
         self.files[Path(path)] = Entry(data.encode(), mode, uid, uid)
+
+    def link(self, path: str, target: str) -> None:
+        """Have a symbolic link."""
+        self.put(path)
+        self.files[Path(path)].target = target
 
     def which(self, program: str, path: str | None = None) -> Path | None:
         if program.startswith("/"):
@@ -103,10 +116,17 @@ class FakeSystem:
         if entry is None:
             return None
         size = len(entry.data or b"")
-        kind = "directory" if entry.data is None else "file"
-        return FileStat(kind, entry.mode, entry.uid, entry.gid, size)  # type: ignore[arg-type]
+        kind = "directory" if entry.data is None else "file" if entry.target is None else "link"
+        rights, times = (entry.mode, entry.uid, entry.gid), (entry.modified, entry.changed)
+        return FileStat(kind, *rights, size, entry.target, *times)  # type: ignore[arg-type]
+
+    def disk(self, path: Path) -> DiskSeen:
+        places = [place for place in (path, *path.parents) if place in self.disks]
+        return self.disks[places[0]] if places else DiskSeen(32 << 30, 16 << 30, 2_000_000, 1_500_000)
 
     def read(self, path: Path) -> bytes | None:
+        if path in self.hidden:
+            raise StorageError(f"cannot read {path}: Permission denied")
         entry = self.files.get(path)
         return entry.data if entry is not None else None
 
@@ -202,3 +222,9 @@ class _RootFiles(Files):
 
     def remove(self, path: Path) -> None:
         self._system.remove(path)
+
+    def make_dir(self, path: Path, mode: int) -> None:
+        self._system.make_dir(path, mode=mode)
+
+    def remove_dir(self, path: Path) -> bool:
+        return self._system.remove_dir(path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarmbus.provision.apply import Event
 from swarmbus.provision.host import Distribution
 from swarmbus.provision.layout import Layout
+from swarmbus.provision.run import Event
 
 HOME = Path("/home/pi")
 LAYOUT = Layout.under(HOME)

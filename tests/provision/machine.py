@@ -14,7 +14,9 @@ from typing import Any
 from swarmbus.provision.system import Result, System
 
 STATE = Path("/machine.json")
+_PASSWD = Path("/etc/passwd")
 _STATUS = Path("/var/lib/dpkg/status")
+_SYSTEMD = "Package: systemd\nStatus: install ok installed\nVersion: 252.39-1~deb12u2\n"
 _MOSQUITTO_CONF = """\
 pid_file /run/mosquitto/mosquitto.pid
 
@@ -61,7 +63,7 @@ class Machine:
     def state(self, system: System) -> dict[str, Any]:
         """``{"units": {"user:x.service": {"enabled":…, "active":…, "read":…}}, "packages": […]}``."""
         data = system.read(STATE)
-        return json.loads(data) if data else {"units": {}, "packages": [], "linger": []}
+        return json.loads(data) if data else {"units": {}, "packages": [], "linger": [], "launchd": []}
 
     def _systemctl(
         self, system: System, state: dict[str, Any], words: list[str], root: bool
@@ -74,6 +76,8 @@ class Machine:
             return 0, "\n\n".join(self._show(system, state, manager, name) for name in words[3:])
         if words[0] in ("daemon-reload", "reset-failed"):
             self.log.append(f"{manager}:{words[0]}")
+            if words[0] == "daemon-reload":
+                self._forget(system, state, manager)
             return 0, ""
         verb, name = words
         text = system.read(self._file(system, manager, name))
@@ -89,6 +93,15 @@ class Machine:
             unit["read"] = self._read_by(system, name, text)
             self.log.append(f"{manager}:{verb}:{name}")
         return 0, ""
+
+    def _forget(self, system: System, state: dict[str, Any], manager: str) -> None:
+        """Units that are not there any more, and of which nothing runs."""
+        for key in [
+            key for key, unit in state["units"].items() if not unit["enabled"] and not unit["active"]
+        ]:
+            who, _, name = key.partition(":")
+            if who == manager and system.read(self._file(system, manager, name)) is None:
+                del state["units"][key]
 
     def _conf_is_good(self, system: System) -> bool:
         ours = system.read(Path("/etc/mosquitto/conf.d/50-swarmbus.conf")) or b""
@@ -113,10 +126,28 @@ class Machine:
         )
 
     def _file(self, system: System, manager: str, name: str) -> Path:
-        folder = (
-            system.user.home / ".config/systemd/user" if manager == "user" else Path("/lib/systemd/system")
-        )
-        return folder / name
+        if manager == "user":
+            return system.user.home / ".config/systemd/user" / name
+        ours = Path("/etc/systemd/system") / name
+        return ours if system.read(ours) is not None else Path("/lib/systemd/system") / name
+
+    def _useradd(
+        self, system: System, state: dict[str, Any], words: list[str], root: bool
+    ) -> tuple[int, str]:
+        passwd = system.read(_PASSWD) or b""
+        if not root:
+            return 1, "useradd: Permission denied."
+        line = f"{words[-1]}:x:999:999::{words[words.index('--home-dir') + 1]}:/usr/sbin/nologin\n"
+        system.write_file(_PASSWD, passwd + line.encode(), mode=0o644)
+        return 0, ""
+
+    def _userdel(
+        self, system: System, state: dict[str, Any], words: list[str], root: bool
+    ) -> tuple[int, str]:
+        lines = (system.read(_PASSWD) or b"").decode().splitlines(keepends=True)
+        rest = "".join(line for line in lines if not line.startswith(f"{words[-1]}:"))
+        system.write_file(_PASSWD, rest.encode(), mode=0o644)
+        return (0, "") if root else (1, "userdel: Permission denied.")
 
     def _loginctl(
         self, system: System, state: dict[str, Any], words: list[str], root: bool
@@ -130,6 +161,22 @@ class Machine:
             system.write_file(Path(f"/run/user/{system.user.uid}/bus"), b"", mode=0o600)
         else:
             system.remove(path)
+        return 0, ""
+
+    def _launchctl(
+        self, system: System, state: dict[str, Any], words: list[str], root: bool
+    ) -> tuple[int, str]:
+        """``bootstrap`` refuses what is loaded (5), ``bootout`` and ``print`` what is not (3 and 113)."""
+        verb, target = words[0], Path(words[-1])
+        label, loaded = target.stem if verb == "bootstrap" else target.name, state["launchd"]
+        if (verb == "bootstrap") == (label in loaded):
+            return {"bootstrap": 5, "bootout": 3}.get(verb, 113), f"{verb}: Input/output error"
+        if verb == "bootstrap":
+            loaded.append(label)
+            self.log.append(f"launchd:{verb}:{label}")
+        elif verb == "bootout":
+            loaded.remove(label)
+            self.log.append(f"launchd:{verb}:{label}")
         return 0, ""
 
     def _apt_get(
@@ -160,7 +207,7 @@ class Machine:
             + ("Depends: libcjson1 (>= 1.7), libc6\n" if name == "mosquitto" else "")
             for name in state["packages"]
         ]
-        system.write_file(_STATUS, "\n".join(stanzas).encode(), mode=0o644)
+        system.write_file(_STATUS, "\n".join([_SYSTEMD, *stanzas]).encode(), mode=0o644)
         return 0, ""
 
     def _set_up_mosquitto(self, system: System, state: dict[str, Any], *, present: bool) -> None:
@@ -186,7 +233,7 @@ class Machine:
 
 
 FOLDERS = (
-    "/etc",
+    "/etc/systemd/system",
     "/home/pi",
     "/lib/systemd/system",
     "/run/systemd/system",
@@ -204,4 +251,4 @@ def bare_debian(system: System) -> None:
         for path in (*reversed(Path(folder).parents), Path(folder)):
             if system.stat(path) is None:
                 system.make_dir(path)
-    system.write_file(_STATUS, b"", mode=0o644)
+    system.write_file(_STATUS, _SYSTEMD.encode(), mode=0o644)

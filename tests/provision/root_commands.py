@@ -26,6 +26,12 @@ class Files:
     def remove(self, path: Path) -> None:
         raise NotImplementedError
 
+    def make_dir(self, path: Path, mode: int) -> None:
+        raise NotImplementedError
+
+    def remove_dir(self, path: Path) -> bool:
+        raise NotImplementedError
+
 
 def run_steps(
     steps: Sequence[RootStep], tell: Callable[[RootStep], None], files: Files, programs: Programs
@@ -42,6 +48,11 @@ def run_steps(
 def _run(command: Command, files: Files, programs: Programs) -> Result:
     argv = command.argv
     match Path(argv[0]).name:
+        case "install" if "-d" in argv:
+            files.make_dir(Path(argv[-1]), int(argv[argv.index("-m") + 1], 8))
+            result = Result(argv, 0)
+        case "rmdir":
+            result = Result(argv, 0 if files.remove_dir(Path(argv[-1])) else 1)
         case "install":
             files.write(Path(argv[-1]), command.stdin or b"", int(argv[argv.index("-m") + 1], 8))
             result = Result(argv, 0)

@@ -167,6 +167,12 @@ class _RootFiles(Files):
     def remove(self, path: Path) -> None:
         self._system.remove(path)
 
+    def make_dir(self, path: Path, mode: int) -> None:
+        self._system.make_dir(path, mode=mode)
+
+    def remove_dir(self, path: Path) -> bool:
+        return self._system.remove_dir(path)
+
 
 def tree(root: Path, *, without: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
     """Every file and folder below ``root``: mode and content, to compare two hosts."""

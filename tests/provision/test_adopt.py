@@ -16,8 +16,11 @@ import pytest
 
 from swarmbus.errors import Conflict, ExitStatus, ListenerRunning, UsageError
 from swarmbus.provision.adopt import Adoption, prepare_adoption, was_interrupted
-from swarmbus.provision.init import GateReport, Outcome, Prepared, carry_out, prepare, roll_back
+from swarmbus.provision.carry_out import carry_out
 from swarmbus.provision.mosquitto import OUR_FILE
+from swarmbus.provision.outcome import GateReport, Outcome, Prepared
+from swarmbus.provision.prepare import prepare
+from swarmbus.provision.rollback import roll_back
 from swarmbus.provision.system import ProcessSeen
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.machine import STATE, Machine, bare_debian
@@ -133,6 +136,7 @@ def test_everything_is_taken_over(host: Host) -> None:
                 "inbox": "/home/pi/sync/coder-2-inbox.md",
                 "outbox": "/home/pi/sync/coder-2-outbox.md",
                 "invoke": "/usr/bin/cat --wake coder-2",
+                "wake": "each",
                 "username": "coder",
                 "ca_cert": "/etc/ssl/own.pem",
                 "password_file": "/home/pi/.config/swarmbus/coder-2.password",
@@ -412,3 +416,15 @@ def test_killed_after_any_change_and_healed_or_taken_back(in_memory: Path) -> No
         else:
             adopt_once(system)
             assert tree(root, without=(*OF_THE_ENGINE, "run/user", "var/lib/apt")) == wanted, root
+
+
+def test_nothing_is_taken_over_by_agents_of_the_system(host: Host) -> None:
+    host.old()
+    carry_out(
+        prepare(
+            host.system(), {"agent_id": "planner", "scope": "system"}, layout=LAYOUT, inspector=inspector()
+        )
+    )
+    with pytest.raises(UsageError, match="units of the system") as caught:
+        host.look()
+    assert "swarmbus init --scope user first" in (caught.value.hint or "")

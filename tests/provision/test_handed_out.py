@@ -9,9 +9,10 @@ import pytest
 
 from swarmbus.errors import ExitStatus, UsageError
 from swarmbus.provision import handed_out
-from swarmbus.provision.init import Outcome, Prepared, carry_out, prepare
+from swarmbus.provision.carry_out import carry_out
 from swarmbus.provision.manifest import Manifest
-from swarmbus.provision.outcome import GateReport
+from swarmbus.provision.outcome import GateReport, Outcome, Prepared
+from swarmbus.provision.prepare import prepare
 from swarmbus.provision.resources.base import Verb
 from swarmbus.provision.resume import request_to_resume
 from swarmbus.provision.root import RootStep, RootStepsNeeded
@@ -102,6 +103,20 @@ def test_resumed_too_early_it_needs_root_still(host: Host) -> None:
     assert handed_out.load(host.system(), LAYOUT.provision) is not None
 
 
+def test_what_the_administrator_had_done_of_it_is_ours_when_he_is_asked_again(host: Host) -> None:
+    host.init(agent_id="planner")
+    prepared = _prepare(host, NoSudo, scope="system")
+    with pytest.raises(RootStepsNeeded):
+        carry_out(prepared)
+    host.system().run_as_root(prepared.plan.root_steps[:2], lambda step: None)
+    with pytest.raises(RootStepsNeeded):
+        _resume(host, NoSudo)
+    _administrator(host, _prepare(host, NoSudo, scope="system"))
+    assert _resume(host).exit_status is ExitStatus.DONE
+    asked = [action for action in prepared.plan.changes if action.scope == "root"]
+    assert {action.id for action in asked if action.verb is Verb.CREATE} <= _ours(host)
+
+
 def test_what_was_there_before_the_script_does_not_become_ours(host: Host) -> None:
     host.install_mosquitto()
     prepared = _prepare(host, WrongPassword, **FLAGS)
@@ -136,6 +151,19 @@ def test_the_plan_shows_what_root_did_as_ours(host: Host) -> None:
     verbs = {action.id: action.verb for action in again.plan.actions if action.scope == "root"}
     assert set(verbs.values()) == {Verb.KEEP}
     assert not again.plan.needs_root
+
+
+def test_what_runs_for_the_user_has_to_end_before_roots_script_starts_its_successor(host: Host) -> None:
+    host.init(agent_id="planner")
+    with pytest.raises(RootStepsNeeded) as caught:
+        carry_out(_prepare(host, NoSudo, scope="system"))
+    assert (caught.value.hint or "").startswith("first: systemctl --user stop swarmbus-planner.service")
+    host.system().run_program(("systemctl", "--user", "stop", "swarmbus-planner.service"), root=False)
+    again = _prepare(host, NoSudo, scope="system")
+    _administrator(host, again)
+    assert _resume(host).exit_status is ExitStatus.DONE
+    assert host.unit("system:swarmbus-planner.service")["active"]
+    assert not host.at(LAYOUT.units / "swarmbus-planner.service").exists()
 
 
 def test_a_damaged_record_is_said(host: Host) -> None:

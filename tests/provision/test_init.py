@@ -22,10 +22,13 @@ from swarmbus.errors import (
     StorageError,
     UsageError,
 )
-from swarmbus.provision.apply import Event
-from swarmbus.provision.init import Gate, GateReport, Outcome, Prepared, carry_out, prepare
+from swarmbus.provision.carry_out import carry_out
+from swarmbus.provision.outcome import Gate, GateReport, Outcome, Prepared
+from swarmbus.provision.prepare import prepare
+from swarmbus.provision.request import request_from_document
 from swarmbus.provision.resources.base import Verb
 from swarmbus.provision.root import RootStep, RootStepsNeeded
+from swarmbus.provision.run import Event
 from swarmbus.provision.system import RootAccess, User
 from tests.provision.fake_system import FakeSystem
 from tests.provision.installing import LAYOUT, Remembering, inspector
@@ -100,6 +103,29 @@ def test_everything_is_there_after_one_run(host: Host) -> None:
     assert outcome.as_json()["gate"] == {"ok": True, "summary": "41 ms"}
 
 
+def test_agents_that_a_document_does_not_name_go(host: Host) -> None:
+    host.init(agent_id=["coder", "planner"], invoke="cat {agent_id}")
+    host.write(LAYOUT.agent_dir("coder") / "mailbox.db", "mail")
+    host.machine.log.clear()
+    request = request_from_document({"agents": [{"id": "planner"}]})
+    what = prepare(host.system(), request, layout=LAYOUT, inspector=inspector())
+    assert any("coder goes" in note for note in what.plan.notes)
+    assert carry_out(what).exit_status is ExitStatus.DONE
+    assert not host.at(LAYOUT.units / "swarmbus-coder.service").exists()
+    assert "user:swarmbus-coder.service" not in host.machine.state(host.system())["units"]
+    assert host.unit("user:swarmbus-planner.service")["active"]
+    assert not any("planner" in line for line in host.machine.log), "who stays is not touched"
+    config = host.read(CONFIG)
+    assert "coder" not in config
+    assert 'agent_id = "planner"' in config
+    assert host.read(LAYOUT.agent_dir("coder") / "mailbox.db") == "mail"
+    again = prepare(host.system(), request, layout=LAYOUT, inspector=inspector())
+    assert not again.plan.changed
+    assert not prepare(
+        host.system(), request_from_document({"port": 1883}), layout=LAYOUT, inspector=inspector()
+    ).plan.changed, "a document that names no agents takes none away"
+
+
 def test_a_second_run_changes_nothing_and_restarts_nothing(host: Host) -> None:
     host.init(agent_id="planner")
     before = tree(host.root)
@@ -135,7 +161,7 @@ def test_the_steps_are_told_in_order(host: Host) -> None:
     numbers = [event.number for event in told.events if event.stage == "done"]
     assert numbers == list(range(1, len(done) + 1))
     assert {event.total for event in told.events} == {len(done)}
-    assert done[-1] == "unit:user:swarmbus-planner.service"
+    assert done[-2:] == ["unit:user:swarmbus-planner.service", "unit:user:swarmbus.health.timer"]
 
 
 def test_a_new_release_alone_does_not_touch_a_file(host: Host) -> None:
@@ -162,7 +188,7 @@ def test_fewer_options_do_not_drop_earlier_choices(host: Host) -> None:
 
 
 def test_what_the_user_writes_into_config_toml_counts(host: Host) -> None:
-    host.init(agent_id="planner", invoke="cat")
+    host.init(agent_id="planner", invoke="cat {agent_id}")
     text = (
         host.read(CONFIG).replace('invoke = "/usr/bin/cat"\n', "# no wake\n").replace("planner-inbox", "box")
     )
@@ -175,7 +201,7 @@ def test_what_the_user_writes_into_config_toml_counts(host: Host) -> None:
 def test_only_the_agent_whose_setting_changed_is_restarted(host: Host) -> None:
     host.init(agent_id=["planner", "coder"])
     host.machine.log.clear()
-    outcome = host.init(agent_id="coder", invoke="cat")
+    outcome = host.init(agent_id="coder", invoke="cat {agent_id}")
     assert outcome.handlers == ("user:restart:swarmbus-coder.service",)
     assert host.machine.log == ["user:reset-failed", "user:restart:swarmbus-coder.service"]
 
@@ -420,8 +446,9 @@ def test_a_change_after_the_plan_was_shown_stops_the_run(host: Host) -> None:
 _TWICE = """
 import sys
 from pathlib import Path
-from swarmbus.provision.apply import Event
-from swarmbus.provision.init import carry_out, prepare
+from swarmbus.provision.run import Event
+from swarmbus.provision.carry_out import carry_out
+from swarmbus.provision.prepare import prepare
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.machine import Machine
 from tests.provision.sandbox import Sandbox

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from swarmbus.provision.init import carry_out, prepare, roll_back
+from swarmbus.provision.carry_out import carry_out
 from swarmbus.provision.journal import Journal
+from swarmbus.provision.prepare import prepare
+from swarmbus.provision.rollback import roll_back
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.machine import Machine, bare_debian
 from tests.provision.sandbox import Sandbox, tree
@@ -130,7 +132,8 @@ _CHANGE = """
 import sys
 from pathlib import Path
 from swarmbus.provision.journal import Journal
-from swarmbus.provision.init import carry_out, prepare
+from swarmbus.provision.carry_out import carry_out
+from swarmbus.provision.prepare import prepare
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.machine import Machine
 from tests.provision.sandbox import Sandbox

@@ -165,6 +165,7 @@ def test_the_rendered_listener_is_on_loopback_only(tmp_path: Path, broker: Progr
         "mosquitto/private.conf.j2",
         user="pi",
         port=18833,
+        interface="lo",
         run_as="root" if LocalSystem().user.uid == 0 else None,
         state=tmp_path,
         settings=ALL,

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from swarmbus.errors import StorageError
-from swarmbus.provision.apply import Run, Silent, apply_plan
+from swarmbus.provision.apply import apply_plan
 from swarmbus.provision.handlers import USER_RELOAD
 from swarmbus.provision.manifest import Manifest
-from swarmbus.provision.plan import Plan, Wish, make_plan
+from swarmbus.provision.plan import Plan, Wish
+from swarmbus.provision.planning import make_plan
 from swarmbus.provision.resources.base import Resource, Verb
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.unit import Unit
+from swarmbus.provision.run import Run, Silent
 from swarmbus.provision.system import Result
 from tests.provision.fake_system import FakeSystem
 from tests.provision.installing import LAYOUT
@@ -123,7 +125,7 @@ def test_units_are_read_again_before_they_start_and_a_start_spares_the_restart(
 ) -> None:
     assert [handler.id for handler in plan(system, file(), unit()).handlers] == [USER_RELOAD]
     assert apply(system, file(), unit()) == [USER_RELOAD]
-    assert machine.log == ["user:daemon-reload", "user:reset-failed", f"user:start:{UNIT}"]
+    assert machine.log == ["user:daemon-reload", "user:reset-failed", f"user:restart:{UNIT}"]
 
 
 def test_a_changed_unit_that_runs_is_restarted_once(system: FakeSystem, machine: Machine) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from swarmbus.provision.init import Prepared, prepare
+from swarmbus.provision.outcome import Prepared
+from swarmbus.provision.prepare import prepare
 from swarmbus.provision.resources.file import File
 from swarmbus.provision.resources.toml_key import TomlKey
 from swarmbus.version import __version__
@@ -36,6 +37,10 @@ def host_of(case: dict[str, Any]) -> FakeSystem:
     if case.get("mosquitto"):
         system.put("/var/lib/apt/lists/debian_main_Packages")
         Machine()(system, ("apt-get", "-y", "install", "mosquitto"), True)
+    if version := case.get("systemd_version"):
+        known = (system.read(Path("/var/lib/dpkg/status")) or b"").decode()
+        system.put("/var/lib/dpkg/status", known.replace("252.39-1~deb12u2", version))
+    system.installed = {**system.installed, **case.get("programs", {})}
     for path, text in case.get("files", {}).items():
         system.put(path, "\n".join(text) + "\n")
     system.root = case.get("root", "sudo")
@@ -65,7 +70,7 @@ def test_plan_and_files(folder: Path) -> None:
     out = {"plan.txt": _plan_text(case, what)}
     for action in what.plan.actions:
         resource = action.resource
-        if isinstance(resource, File):
+        if isinstance(resource, File) and resource.path != LAYOUT.rescue:  # which is copied, not rendered
             text = resource.content.replace(f"swarmbus {__version__};", "swarmbus VERSION;", 1)
             out[f"files{resource.path}"] = text
         elif isinstance(resource, TomlKey) and action.verb.changes_host:

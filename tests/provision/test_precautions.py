@@ -12,10 +12,12 @@ import pytest
 
 from swarmbus.errors import BrokerRefused, BrokerUnreachable, ExitStatus, StorageError
 from swarmbus.provision.bus import Visit
-from swarmbus.provision.init import Prepared, carry_out, prepare
+from swarmbus.provision.carry_out import carry_out
 from swarmbus.provision.journal import Journal
 from swarmbus.provision.local_system import LocalSystem
+from swarmbus.provision.outcome import Prepared
 from swarmbus.provision.precautions import UNFINISHED, check_broker
+from swarmbus.provision.prepare import prepare
 from swarmbus.provision.resources.unit import Unit, await_unit
 from swarmbus.provision.system import Result
 from tests.provision.doctor_facts import FakeBus

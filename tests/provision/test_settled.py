@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from swarmbus.provision import settled
-from swarmbus.provision.init import prepare
+from swarmbus.provision.prepare import prepare
 from swarmbus.provision.settled import Noting
 from tests.provision.installing import LAYOUT, inspector
 from tests.provision.sandbox import Sandbox

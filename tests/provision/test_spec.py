@@ -36,6 +36,10 @@ def test_flag_over_config_over_kept_over_default() -> None:
     assert merged({"port": 1887}, KEPT, {"port": 1886}).port == 1887
 
 
+def test_local_is_this_machine_whatever_was_chosen_before() -> None:
+    assert merged({"broker": "local"}, config={"broker": "hub"}).broker == "localhost"
+
+
 def test_a_key_that_was_taken_out_of_the_config_is_out() -> None:
     assert merged(kept=KEPT, config={}).port == 1883
 
@@ -64,7 +68,7 @@ def test_one_file_for_several_agents_needs_a_place_for_the_id() -> None:
     ("flags", "message"),
     [
         ({"port": 70000}, "70000 is no TCP port"),
-        ({"scope": "system"}, "scope 'system' is not known"),
+        ({"scope": "world"}, "scope 'world' is not known"),
         ({"host_type": ["emacs"]}, "agent host 'emacs'"),
         ({"invoke": "nowhere -x"}, "there is no program 'nowhere'"),
         ({"invoke": "'open"}, "No closing quotation"),
@@ -94,7 +98,7 @@ def test_a_document_says_the_same_as_flags() -> None:
         "agents": [{"id": "a", "inbox": "~/a.md"}],
         "skip_broker": True,
     }
-    wanted = Request((AgentSpec("a", "~/a.md"),), "hub", 1884, skip_broker=True)
+    wanted = Request((AgentSpec("a", "~/a.md"),), "hub", 1884, skip_broker=True, whole=True)
     assert request_from_document(document) == wanted
 
 
@@ -105,6 +109,8 @@ def test_a_document_says_the_same_as_flags() -> None:
         ({"port": "1883"}, "'1883', which is no int"),
         ({"agents": {"a": {}}}, "not a list of tables"),
         ({"agents": [{"inbox": "x"}]}, "needs an id"),
+        ({"agents": []}, "none in it"),
+        ({"agents": [{"id": "a"}, {"id": "b"}, {"id": "a"}]}, "'a' is in the spec twice"),
         ({"agents": [{"id": "a", "invok": "x"}]}, "unknown key 'invok'"),
     ],
 )

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from swarmbus.cli import output
 from swarmbus.cli.init_show import Progress, show_plan
-from swarmbus.provision.apply import Event
 from swarmbus.provision.handlers import Handler
 from swarmbus.provision.plan import Action, Plan
 from swarmbus.provision.resources.base import ABSENT, Comparison, Verb
 from swarmbus.provision.resources.file import File
+from swarmbus.provision.run import Event
 
 
 def action(name: str, verb: Verb, reason: str = "", diff: str | None = None, *, root: bool = False) -> Action:
@@ -56,6 +57,18 @@ def test_plan_has_a_line_a_change_with_its_diff_and_nothing_of_what_stays() -> N
     assert lines[7].startswith("  > ")
     assert "swarmbus-planner.service" in lines[7]
     assert lines[8:] == ["note: a sentence"]
+
+
+def test_a_long_new_file_is_counted_and_with_v_printed() -> None:
+    text = "--- /dev/null\n+++ /srv/x\n@@ -0,0 +1,147 @@\n" + "+line\n" * 147
+    plan = plan_of(action("x", Verb.CREATE, "is missing", text))
+    assert shown(plan)[1:] == ["      a new file of 147 lines; -v prints it"]
+    assert len(shown(plan_of(action("x", Verb.UPDATE, "differs", text)))) == 151, "a change is shown whole"
+    output.set_verbosity(1)
+    try:
+        assert len(shown(plan)) == 151
+    finally:
+        output.set_verbosity(0)
 
 
 def test_plan_without_a_change_says_so() -> None:

@@ -22,6 +22,13 @@ SAMPLES = {
     "inbox_keep": "1",
     "invoke_timeout": "1.5",
     "invoke_attempts": "1",
+    "invoke_memory": "1",
+    "invoke_tasks": "1",
+    "wake": "priority-high",
+    "wake_cooldown": "0",
+    "wake_daily": "1",
+    "wake_hops": "1",
+    "wake_pair_hourly": "1",
     "presence_interval": "1.5",
     "spool_days": "1.5",
 }
