@@ -14,14 +14,14 @@ IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint test-hosts bench mosquitto venv clean always
+.PHONY: help test lint test-agents test-hosts bench mosquitto venv clean always
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint mosquitto ## Lint, types, unit tests, tests on a real mosquitto, packaging, documentation
-	$(PYTEST) -q $(IN_PARALLEL) --ignore=tests/hosts tests/test_install_sh.py tests/test_packaging.py tests
-	@echo "not run here: the tests on booted hosts (make test-hosts, as root) and the benchmarks (make bench)"
+	$(PYTEST) -q $(IN_PARALLEL) --ignore=tests/hosts --ignore=tests/agents tests/test_install_sh.py tests/test_packaging.py tests
+	@echo "not run here: programs from npm (make test-agents), booted hosts (make test-hosts, as root), make bench"
 
 lint: venv ## ruff, mypy, pyright, shellcheck
 	$(BIN)/ruff check --quiet .
@@ -30,9 +30,12 @@ lint: venv ## ruff, mypy, pyright, shellcheck
 	$(BIN)/python -m mypy --no-error-summary
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
+test-agents: venv mosquitto ## The tests with programs from npm: MCP clients (kept in ~/.cache/swarmbus-tests)
+	$(PYTEST) -q tests/agents
+
 test-hosts: venv ## The tests on booted Debian hosts (root; builds them once, in ~/.cache/swarmbus-tests)
 	scripts/lab-setup.sh >&2
-	$(PYTEST) -q tests/hosts
+	$(PYTEST) -q $(IN_PARALLEL) tests/hosts
 
 bench: venv mosquitto ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m tests.bench

@@ -43,11 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _keep_way_to_package_index() -> None:
-    """Let pip go on using the developer's mirror and cache, which it would look for under $HOME."""
+    """Let pip and npm go on using the developer's mirror, and pip its cache: they look for it under $HOME."""
     configured = os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))
     for file in (Path(configured) / "pip" / "pip.conf", Path.home() / ".pip" / "pip.conf"):
         if file.is_file():
             os.environ.setdefault("PIP_CONFIG_FILE", str(file))
+    if (npmrc := Path.home() / ".npmrc").is_file():
+        os.environ.setdefault("NPM_CONFIG_USERCONFIG", str(npmrc))
     cached = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     os.environ.setdefault("PIP_CACHE_DIR", str(Path(cached) / "pip"))
 

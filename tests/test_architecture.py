@@ -24,22 +24,24 @@ IMPORTERS = {
     "click": ["swarmbus.cli"],
     "distro": ["swarmbus.provision.host"],
     "jinja2": ["swarmbus.provision.render"],
-    "mcp": ["swarmbus.mcp"],
+    "mcp": ["swarmbus.mcp.server", "swarmbus.mcp.tools"],
     "paho": ["swarmbus.connection"],
     "psutil": ["swarmbus.provision.host"],
+    "pydantic": ["swarmbus.mcp.tools"],
     "pydantic_core": ["swarmbus.envelope"],
     "rich": ["swarmbus.cli"],
     "tomlkit": ["swarmbus.provision.resources.toml_key"],
+    "typing_extensions": ["swarmbus.mcp.results"],
 }
 
 #: What provision may know of the bus: names, paths, settings, the listener's socket.
 SMALL_MODULES = ["agent_id", "config", "control", "errors", "fingerprint", "paths", "topics", "version"]
 
 #: The doctor's eyes look at a broker, a message's way and a mailbox, and so know the bus as a user does.
-LOOKERS = ["swarmbus.provision.bus", "swarmbus.provision.canary", "swarmbus.provision.mailbox_look"]
+LOOKERS = [f"swarmbus.provision.{name}" for name in ("bus", "canary", "mailbox_look", "tls_look")]
 
 #: What is imported under another name than that of the dependency that brings it.
-BROUGHT_BY = {"paho": "aiomqtt", "pydantic_core": "pydantic"}
+BROUGHT_BY = {"paho": "aiomqtt", "pydantic_core": "pydantic", "typing_extensions": "pydantic"}
 
 #: Modules that take long to load (5 to 100 ms each on a Raspberry Pi 4).
 HEAVY = [

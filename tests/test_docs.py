@@ -166,6 +166,19 @@ def test_links_lead_somewhere(page: Page) -> None:
             assert anchor in parse(place).anchors, f"{_name(page)}:{line}: {path} has no heading #{anchor}"
 
 
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    links = {
+        page.path: {(page.path.parent / target.partition("#")[0]).resolve() for _, target in page.links}
+        for page in PAGES
+    }
+    reached: set[Path] = set()
+    ahead = {CHECKOUT / "README.md"}
+    while ahead:
+        reached |= ahead
+        ahead = {target for path in ahead for target in links.get(path, set())} - reached
+    assert [_name(page) for page in PAGES if page.path not in reached] == []
+
+
 def test_exit_statuses_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| *`?(\d+)`? *\|", (DOCS / "exit-statuses.md").read_text(), re.MULTILINE)
     assert {int(row) for row in rows} - OF_SIGNALS == {int(status) for status in ExitStatus}
@@ -174,7 +187,7 @@ def test_exit_statuses_are_those_of_the_code() -> None:
 
 def test_error_words_are_those_of_the_code() -> None:
     table = re.findall(
-        r"^\| (`[a-z-]+`.*?) \| (\d) \|", (DOCS / "exit-statuses.md").read_text(), re.MULTILINE
+        r"^\| (`[a-z-]+`.*?) \| (\d+) \|", (DOCS / "exit-statuses.md").read_text(), re.MULTILINE
     )
     documented = {word: int(status) for words, status in table for word in re.findall(r"`([a-z-]+)`", words)}
     for module in pkgutil.walk_packages(swarmbus.__path__, "swarmbus."):
@@ -222,9 +235,26 @@ def test_every_check_has_its_page_and_every_page_its_check() -> None:
     assert pages == sorted(check.code for check in checks)
 
 
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_number_of_checks_is_that_of_the_code(name: str) -> None:
+    checks = importlib.import_module("swarmbus.provision.checks").CHECKS
+    told = re.findall(r"(\d+) checks", (CHECKOUT / name).read_text().split("\n## 1")[0])
+    assert told == [str(len(checks))]
+
+
 def test_page_of_a_check_answers_the_four_questions() -> None:
     for page in PAGES:
-        if page.path.parent.name == "checks":
+        if page.path.parent == DOCS / "checks":
             title, *questions = page.headings
             assert title.startswith(page.path.stem), _name(page)
             assert questions == ["Meaning", "How it is measured", "Fix", "See it yourself"], _name(page)
+
+
+def test_every_check_is_in_the_list_with_its_title_under_its_category() -> None:
+    checks = importlib.import_module("swarmbus.provision.checks").CHECKS
+    listed = re.findall(
+        r"^- \[([a-z.-]+)\]\(checks/\1\.md\): (.+)$", (DOCS / "doctor-checks.md").read_text(), re.MULTILINE
+    )
+    assert sorted(listed) == sorted((check.code, check.title) for check in checks)
+    categories = [code.partition(".")[0] for code, _ in listed]
+    assert categories == sorted(categories, key=categories.index), "a category's checks stand together"

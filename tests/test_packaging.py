@@ -149,6 +149,15 @@ def test_installed_wheel_has_the_page_of_every_check(environment: Path) -> None:
     assert "# systemd.linger" in _run(environment / "bin/python", "-I", "-c", program)
 
 
+def test_mcp_server_without_its_extra_says_what_installs_it_here(environment: Path) -> None:
+    argv = [str(environment / "bin/swarmbus"), "mcp-server", "--agent-id", "planner"]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    what, hint = ran.stderr.splitlines()
+    assert "needs the package mcp, which is not installed here" in what
+    assert hint == f"  hint: install it: {environment}/bin/python -m pip install 'mcp<3,>=2.3'"
+
+
 def test_installation_takes_one_name_in_site_packages(environment: Path) -> None:
     (record,) = environment.glob("lib/python3*/site-packages/swarmbus-*.dist-info/RECORD")
     tops = {line.split("/")[0] for line in record.read_text().splitlines()}
