@@ -22,6 +22,7 @@ from tests.provision import (
     test_checks_host,
     test_checks_systemd,
     test_checks_unit,
+    test_checks_wakes,
 )
 from tests.provision.doctor_facts import INBOX, LAYOUT, PID, TAILSCALE, Host, bad, presence
 
@@ -355,5 +356,8 @@ def test_every_check_is_seen_red_over_canned_facts() -> None:
     for module in tables:
         for mark in getattr(module.test_what_is_amiss_is_told, "pytestmark", ()):
             seen |= {row[0] for row in mark.args[1]}
-    alone = {"broker.keyfile-perms", "own.health-overdue"}  # in tests of their own
+    for mark in getattr(test_checks_wakes.test_what_holds_wakes_back_is_told, "pytestmark", ()):
+        seen |= {row[0] for row in mark.args[1]}
+    # in tests of their own
+    alone = {"broker.keyfile-perms", "own.health-overdue"}
     assert {check.code for check in CHECKS} - seen - alone == set()
