@@ -143,7 +143,8 @@ class Upgrade:
             self._halt_what_fell(old)
             self._bring_mailboxes_back(old)
             self._render(f"let swarmbus {old.version} write its files")
-            self._prove(old)
+            # Changed in place and back again: who was not restarted runs from files that are gone.
+            self._prove(old, anew=record.here.kind != "linked-venv")
         except (SwarmbusError, OSError) as error:
             whole = False
             self.notes.append(f"going back failed: {_as_error(error).message}")
@@ -182,12 +183,16 @@ class Upgrade:
                 )
                 raise SwarmbusError(f"its init failed: {why}", hint=shlex.join(init[:-2]))
 
-    def _prove(self, release: Release) -> None:
-        """One listener after the other: the code of this release, in presence, and a canary through it."""
+    def _prove(self, release: Release, *, anew: bool = False) -> None:
+        """One listener after the other: the code of this release, in presence, and a canary through it.
+
+        Args:
+            anew: Whether one that runs that code already is restarted all the same.
+        """
         restarting = Restarting(self.system, self.layout, self.bus, release.code)
         for agent in self.record.agents:
             with self._step(f"agent:{agent}", f"see that {agent} runs swarmbus {release.version}"):
-                one = restarting.prove(agent)
+                one = restarting.restart(agent) if anew else restarting.prove(agent)
                 self.proven.append(one)
                 if not one.ok:
                     raise SwarmbusError(f"the listener of {agent}: {one.reason}", hint=one.hint)

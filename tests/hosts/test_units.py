@@ -113,7 +113,8 @@ def test_a_unit_of_the_system_wakes_through_the_users_own_systemd(host: Host) ->
     host.write("/home/pi/wake", _WAKE, owner="pi", mode=0o755)
     host.ssh(f"{SWARMBUS} init --agent-id planner --invoke ~/wake --yes")
     assert _linger(host) == "pi\n"
-    host.ssh(f"{SWARMBUS} send --agent-id planner --to planner --subject s --body b --wait stored")
+    send = f"{SWARMBUS} send --agent-id planner --to planner --subject s --body b"
+    host.ssh(f"{send} --priority high --wait stored")
     host.ssh("until [ -s woken-as ]; do sleep 0.1; done", timeout=30)
     assert host.ssh("cat woken-as").stdout == "0\n", "sudo worked"
 
