@@ -23,8 +23,11 @@ class NoAccount(UsageError):
     """There is no account of that name."""
 
 
-def act_for(name: str) -> None:
+def act_for(name: str, *, keeping_root: bool = True) -> None:
     """Become that account, for this process and all that it starts.
+
+    Args:
+        keeping_root: Whether `System.run_as_root` will still work; without it there is no way back.
 
     Raises:
         NoAccount: If there is none of that name.
@@ -45,8 +48,12 @@ def act_for(name: str) -> None:
     os.environ |= {"HOME": account.pw_dir, "USER": name, "LOGNAME": name}
     os.chdir("/")
     os.initgroups(name, account.pw_gid)
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
+    if keeping_root:
+        os.setegid(account.pw_gid)
+        os.seteuid(account.pw_uid)
+    else:
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
     if not os.access(sys.executable, os.X_OK, effective_ids=True) or not os.access(
         __file__, os.R_OK, effective_ids=True
     ):
@@ -71,7 +78,11 @@ def is_acting() -> bool:
 
 @contextmanager
 def starting_a_child() -> Iterator[None]:
-    """For the instant in which a child is started that is to be wholly somebody: only root can have it so."""
+    """For the instant in which a child is started that is to be wholly somebody: only root can have it so.
+
+    The rights of a process are those of all its threads (credentials(7), nptl(7)): while one starts a child,
+    no other may open a file.
+    """
     if not is_acting():
         yield
         return

@@ -90,13 +90,13 @@ def recall(system: System, folder: Path, request: object) -> dict[str, Any] | No
             return None
         questions: dict[str, str] = kept["asked"]
         programs = [question for question in questions if question.startswith('["run"')]
-        # What waits for other processes is asked at once, and meanwhile the rest.
+        # What waits for other processes is asked at once; files afterwards: see `acting.starting_a_child`.
         with ThreadPoolExecutor(max(1, len(programs))) as pool:
-            answers = pool.map(lambda question: _ask_again(system, question), programs)
-            for question in questions.keys() - programs:
-                if _ask_again(system, question) != questions[question]:
-                    return None
-            if [questions[question] for question in programs] != list(answers):
+            answers = list(pool.map(lambda question: _ask_again(system, question), programs))
+        if [questions[question] for question in programs] != answers:
+            return None
+        for question in questions.keys() - programs:
+            if _ask_again(system, question) != questions[question]:
                 return None
     except Exception:
         return None  # whatever cannot be asked is not as it was; the long way says what is the matter

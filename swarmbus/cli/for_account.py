@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from swarmbus.provision.request import Request
     from swarmbus.provision.system import System
 
+_KEEPING_ROOT: Final = ("init", "apply", "plan", "uninstall", "restart", "upgrade")
+"""Commands that may have steps for root. All others give it up for good: the doctor looks in many threads."""
+
 _CREATING: Final = ("init", "apply", "plan")
 """Commands that can create the account."""
 
@@ -47,7 +50,7 @@ def act(name: str, command: str | None) -> ForAccount:
 
     created = command == "uninstall" and _is_ours(name)
     try:
-        act_for(name)
+        act_for(name, keeping_root=command in _KEEPING_ROOT)
     except NoAccount:
         if command not in _CREATING:
             raise

@@ -73,6 +73,23 @@ def test_everything_but_the_script_of_root_has_the_rights_of_the_account() -> No
     assert not told["state"].startswith("/of/the/caller")
 
 
+_GIVE_UP = """
+import os
+from swarmbus.provision import acting, local_system
+os.access = lambda *given, **named: True
+acting.act_for("nobody", keeping_root=False)
+assert not acting.is_acting()
+print(os.getresuid(), os.getresgid(), local_system.LocalSystem().root_access())
+os.seteuid(0)
+"""
+
+
+def test_what_has_no_steps_for_root_gives_root_up_for_good() -> None:
+    ran = _act(_GIVE_UP)
+    assert ran.stdout.startswith("(65534, 65534, 65534) (65534, 65534, 65534) none")
+    assert "PermissionError" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "reason"), [("no-such-account", "there is no account"), ("root", "agents do not run as root")]
 )
